@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import yaml
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
 from tests.artifacts.modules import module, sha
+from tests.cli.terminal import on_a_terminal
 from tests.guests import components
 
 __all__ = ["docker_registry"]
@@ -99,37 +99,23 @@ def test_inspect_a_directory(tmp_path: Path) -> None:
     assert "takes one module" in wasmlet(tmp_path, "inspect", "--manifest", ".", code=1).stderr
 
 
-def on_a_terminal(tmp_path: Path, *arguments: str | Path, **variables: str) -> str:
+def seen(directory: Path, *arguments: str | Path, **variables: str) -> str:
     """What the command writes to standard error where that is a terminal."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "wasmlet", *arguments]
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | {"TERM": "xterm"}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment | variables, stderr=theirs, stdout=subprocess.DEVNULL
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:  # the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait(100) == 0, shown
-    return shown.decode()
+    return on_a_terminal(*arguments, environment=environment | variables, directory=directory)
 
 
 def test_progress_has_a_rate_on_a_terminal(address: str, tmp_path: Path) -> None:
     big, image = tmp_path / "big.wasm", f"{address}/big:v1"
     big.write_bytes(module(3_000_000))
-    pushed = on_a_terminal(tmp_path, "push", "--insecure", big, image, NO_COLOR="1")
+    pushed = seen(tmp_path, "push", "--insecure", big, image, NO_COLOR="1")
     assert "pushing big.wasm" in pushed
-    pulled = on_a_terminal(tmp_path, "pull", "--insecure", image, "-o", "copy.wasm")
+    pulled = seen(tmp_path, "pull", "--insecure", image, "-o", "copy.wasm")
     assert re.search(r"\d+(\.\d+)?/\d+\.\d (MiB|KiB)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", pulled)), pulled
     assert not re.search(r"[kM]B/s", pushed + pulled), "rates have the units of sizes"
     assert re.search(r"\x1b\[3[0-9]", pulled)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", pushed)  # no colours
-    plain = on_a_terminal(tmp_path, "pull", "--insecure", image, "-o", "again.wasm", TERM="dumb")
+    plain = seen(tmp_path, "pull", "--insecure", image, "-o", "again.wasm", TERM="dumb")
     assert plain.startswith("pulled ")
 
 

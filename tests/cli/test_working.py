@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import wasmtime
+
+from tests.cli.terminal import on_a_terminal
 
 FUNCTIONS = 2500
 """Some seconds of compiling, of which the first passes in silence."""
@@ -30,20 +31,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_compiling_is_shown_on_a_terminal(large: Path) -> None:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "wasmlet", "demo", "--port", "0", str(large)]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL)
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:  # the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait(250) == 0, shown
-    text = shown.decode()
+    text = on_a_terminal("demo", "--port", "0", large, environment=environment, output=True, seconds=250)
     assert re.search(r'compiling module of image "file://./large.wasm" with wasmtime \S+ 0:00:0\d', text)
     assert "pod/large      Succeeded" in text
     # The line is gone before the next one is written.
