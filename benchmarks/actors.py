@@ -23,8 +23,8 @@ from benchmarks.burst import quantile
 from benchmarks.components import from_another_core, listener, provider_of
 from benchmarks.guest import group_memory, pss, workers
 from benchmarks.processes import BenchmarkFailed
-from benchmarks.report import Progress
-from benchmarks.serving import PORT, REST_SECONDS, Found, answering, compiled, pod_of
+from benchmarks.report import Found, Progress
+from benchmarks.serving import PORT, REST_SECONDS, answering, compiled, pod_of
 from wasmlet.model.pod import Pod
 from wasmlet.provider import Provider
 

@@ -22,7 +22,7 @@ from typing import Any
 import attrs
 
 from benchmarks.processes import BenchmarkFailed
-from benchmarks.report import Progress
+from benchmarks.report import Found, Progress
 from wasmlet.clock import SystemClock
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import PodKey
@@ -34,7 +34,6 @@ from wasmlet.runtime.network.plugins import Attachment, Plugins
 from wasmlet.worker import linux
 
 ALONE, NODE = f"plugins alone, {AT_ONCE} at a time", "node"
-Found = dict[str, dict[str, float]]
 
 
 @attrs.frozen

@@ -20,7 +20,7 @@ from benchmarks.burst import quantile
 from benchmarks.first_byte import native, one_pod, pod_of
 from benchmarks.guest import SPINNER, group_memory, image_of, sleeper
 from benchmarks.processes import BenchmarkFailed, started
-from benchmarks.report import Progress
+from benchmarks.report import Found, Progress
 from benchmarks.runc import Runc
 from wasmlet.cli import providers
 from wasmlet.errors import ConfigError
@@ -34,8 +34,6 @@ OTHER_ENGINES = ("wasmer",)
 PATIENCE_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
 COMPUTING_ROUNDS = 5
-
-Found = dict[str, dict[str, float]]
 
 
 @attrs.frozen

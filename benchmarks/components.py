@@ -24,8 +24,8 @@ import attrs
 from benchmarks.burst import quantile
 from benchmarks.guest import pss, workers
 from benchmarks.processes import BenchmarkFailed
-from benchmarks.report import Progress
-from benchmarks.serving import REST_SECONDS, Found, answering, asked, compiled, pod_of
+from benchmarks.report import Found, Progress
+from benchmarks.serving import REST_SECONDS, answering, asked, compiled, pod_of
 from wasmlet.cli import providers
 from wasmlet.model.pod import Pod
 from wasmlet.provider import NodeContext, Provider

@@ -30,6 +30,8 @@ NAMES = {
 }
 """The label of each figure in a table."""
 
+Found = dict[str, dict[str, float]]
+"""Figures by their names, and for each what it is of: `{"first byte, p50, ms": {"native": 1.3, ...}, ...}`."""
 Rounds = Sequence[Mapping[str, Mapping[str, float]]]
 
 

@@ -24,7 +24,7 @@ import attrs
 from benchmarks.burst import quantile
 from benchmarks.guest import group_memory
 from benchmarks.processes import BenchmarkFailed
-from benchmarks.report import Progress
+from benchmarks.report import Found, Progress
 from wasmlet.cli import providers
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
@@ -39,8 +39,6 @@ SECONDS = 1.0
 """How long requests are made in each round."""
 REST_SECONDS = 0.05
 """A rest before each start that is timed, in which the pod before it comes to its end."""
-
-Found = dict[str, dict[str, float]]
 
 
 @attrs.frozen
