@@ -3,8 +3,8 @@
 JSON: what `spec["network"]["http"]` has, `limits` of connections, and `buffer`, the bytes that the system keeps of what
 is sent over one of them. The first line of the output is the port, on
 127.0.0.1; what the guest and the engine say comes on standard error. The broker is that of `direct_run`: this process
-itself. It is served until standard input ends. A line there asks for the numbers of descriptors, resources and
-instances, which come as a line of JSON.
+itself. It is served until standard input ends. A line there asks for the numbers of descriptors, resources,
+instances, and requests that are being served, which come as a line of JSON.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def main() -> None:
     from wasmlet_wasmtime import guest
     from wasmlet_wasmtime.p2 import serving
     from wasmlet_wasmtime.p2.connections import Limits
+    from wasmlet_wasmtime.p2.front import Front
     from wasmlet_wasmtime.p2.instances import Instance
 
     compiled = guest.compile(Path(sys.argv[1]).read_bytes())
@@ -63,10 +64,12 @@ def main() -> None:
     def count() -> None:
         for _ in sys.stdin:
             gc.collect()
-            instances = [one for one in gc.get_objects() if isinstance(one, Instance)]
+            everything = gc.get_objects()
+            instances = [one for one in everything if isinstance(one, Instance)]
             found = {"descriptors": len(os.listdir("/proc/self/fd")), "instances": len(instances)}
             found["resources"] = sum(len(one.resources) for one in instances)
-            del instances  # which would be there at the next count
+            found["requests"] = sum(len(one._turns) for one in everything if isinstance(one, Front))
+            del everything, instances  # which would be there at the next count
             print(json.dumps(found), flush=True)
         os._exit(0)
 

@@ -57,6 +57,13 @@ class Served:
         found: dict[str, int] = json.loads(self._process.stdout.readline())
         return found
 
+    def taken(self, requests: int) -> None:
+        """Wait until so many requests are being served."""
+        end = time.monotonic() + 30
+        while (now := self.counts()["requests"]) < requests:
+            assert time.monotonic() < end, now
+            time.sleep(0.01)
+
     def settle(self, before: dict[str, int]) -> None:
         """Wait until nothing is counted more often than before; less often what an earlier test had left to go."""
         end = time.monotonic() + 30

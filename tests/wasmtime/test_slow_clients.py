@@ -58,7 +58,7 @@ def slow_clients(served: Served, count: int, head: bytes) -> Iterator[list[socke
 def test_a_quick_client_is_served_among_slow_ones(served: Served, count: int, head: bytes) -> None:
     before = served.counts()
     with slow_clients(served, count, head):
-        time.sleep(0.5)  # all instances are theirs by now
+        served.taken(INSTANCES)
         took = []
         for _ in range(3):
             began = time.monotonic()
@@ -134,7 +134,7 @@ def test_downloads_over_a_line_of_100_kb_a_second_come_to_their_ends_while_other
         threads = [threading.Thread(target=download) for _ in range(2)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)  # both instances are theirs by now
+        served.taken(2)
         assert status(served.get("/hello")) == 200
         for thread in threads:
             thread.join()
@@ -143,7 +143,7 @@ def test_downloads_over_a_line_of_100_kb_a_second_come_to_their_ends_while_other
 
 def test_the_only_instance_is_not_a_slow_clients(served: Served) -> None:
     with serving(seconds=SECONDS, reuse=True) as single, slow_clients(single, 5, SLOW_BODY):
-        time.sleep(0.5)
+        single.taken(1)
         began = time.monotonic()
         assert status(single.get("/hello")) == 200
         assert time.monotonic() - began < SECONDS / 4
