@@ -12,7 +12,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from wasmlet.errors import Refused, WasmletError
@@ -75,11 +74,6 @@ def parse(text: str) -> tuple[Rule, ...]:
     if len(entries) > MAX_RULES:
         raise EgressError(f"expected at most {MAX_RULES} entries, found {len(entries)}")
     return tuple(map(_rule, entries))
-
-
-def format_rules(rules: Iterable[Rule]) -> str:
-    """The text that `parse` reads as these rules."""
-    return ", ".join(map(_entry, rules))
 
 
 def parse_origins(text: str) -> tuple[Rule, ...]:
@@ -185,15 +179,6 @@ def _of_origin(origin: str) -> Rule:
     if parts.scheme not in _SCHEME_PORTS or not plain or not host or "*" in host or "/" in host:
         raise EgressError(form)
     return _rule(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-
-
-def _entry(rule: Rule) -> str:
-    if rule == EVERYTHING:
-        return "*"
-    host = f"[{rule.cidr}]" if ":" in rule.cidr else rule.cidr or rule.name
-    if (rule.first, rule.last) == (1, 65535):
-        return f"{host}:*"
-    return f"{host}:{rule.first}" if rule.first == rule.last else f"{host}:{rule.first}-{rule.last}"
 
 
 def _found(text: str) -> str:
