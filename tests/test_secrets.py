@@ -268,8 +268,7 @@ else:
 async def test_a_provider_that_raises_is_logged_without_its_variables(
     cluster: Cluster, marker: str, how: str, terminal: bool
 ) -> None:
-    """Also where the program has set up nothing, and `rich` is installed, with which structlog shows variables."""
-    pytest.importorskip("rich")
+    """Also where the program has set up nothing, and structlog would show variables, with `rich`."""
     log, program = cluster.directory / "node.log", cluster.directory / "program.py"
     program.write_text(PROGRAM)
     await secrets(cluster, marker)
