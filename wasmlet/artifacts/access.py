@@ -44,12 +44,15 @@ class Rule:
         if self.policy not in get_args(Policy):
             raise ConfigError(
                 f"image pull credentials verification policy: expected one of {', '.join(get_args(Policy))}, "
-                f"found {self.policy!r}"
+                f"found {self.policy!r}; set it with --image-pull-credentials-verification-policy"
             )
         for pattern in self.allowlist:
             plain = pattern.removesuffix("/*")
             if not plain or "*" in plain or plain != plain.strip():
-                raise ConfigError(f"images allowlist: expected REGISTRY/REPOSITORY or REGISTRY/*, found {pattern!r}")
+                raise ConfigError(
+                    f"images allowlist: expected REGISTRY/REPOSITORY or REGISTRY/*, found {pattern!r}; set it with "
+                    "--preloaded-images-verification-allowlist"
+                )
 
     def verifies(self, name: str) -> bool:
         """Whether a pod has to show that it may have the image; `name` is its registry and repository."""

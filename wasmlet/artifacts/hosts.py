@@ -32,7 +32,9 @@ class RegistryConfig:
             _mirror(mirror)
         for name in self.insecure_registries:
             if "/" in name or not name:
-                raise ConfigError(f"insecure registries: expected HOST[:PORT], found {name!r}")
+                raise ConfigError(
+                    f"insecure registries: expected HOST[:PORT], found {name!r}; set it with --insecure-registries"
+                )
 
 
 @attrs.frozen
@@ -77,5 +79,8 @@ def _mirror(text: str) -> tuple[str, Endpoint]:
     except ValueError:
         host = ""
     if not (equals and registry and host) or parts.scheme not in ("http", "https") or parts.query or "@" in host:
-        raise ConfigError(f"registry mirrors: expected REGISTRY=https://HOST[:PORT][/PATH], found {text!r}")
+        raise ConfigError(
+            f"registry mirrors: expected REGISTRY=https://HOST[:PORT][/PATH], found {text!r}; set it with "
+            "--registry-mirrors"
+        )
     return registry, Endpoint(host, parts.scheme, host, parts.path.rstrip("/"), mirror=True)

@@ -278,7 +278,7 @@ def _tls(config: RegistryConfig) -> ssl.SSLContext:
         return client_context(file.read_bytes() if file is not None else None, system=True)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"registry CA file {file}: {reason}") from None
+        raise ConfigError(f"registry CA file {file}: {reason}; set it with --registry-ca-file") from None
 
 
 def _after(text: str | None, clock: Clock) -> float | None:

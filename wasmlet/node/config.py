@@ -104,7 +104,7 @@ class NodeConfig:
         for text in self.node_labels:
             key, equals, value = text.partition("=")
             if not key or not equals:
-                raise ConfigError(f"node label: expected KEY=VALUE, found {text!r}")
+                raise ConfigError(f"node label: expected KEY=VALUE, found {text!r}; set it with --node-labels")
             if key in OWN_LABELS:
                 raise ConfigError(
                     f"node label {key}: what this node is cannot be changed; leave it out of --node-labels"
@@ -120,7 +120,8 @@ class NodeConfig:
             match = _TAINT.fullmatch(text)
             if match is None:
                 raise ConfigError(
-                    f"taint: expected KEY=VALUE:EFFECT with NoSchedule, PreferNoSchedule or NoExecute, found {text!r}"
+                    f"taint: expected KEY=VALUE:EFFECT with NoSchedule, PreferNoSchedule or NoExecute, found {text!r}; "
+                    "set it with --register-with-taints"
                 )
             key, value, effect = match.groups()
             effect = cast(Literal["NoSchedule", "PreferNoSchedule", "NoExecute"], effect)

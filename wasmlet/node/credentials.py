@@ -196,7 +196,10 @@ async def first_contact(client: Client, clock: Clock) -> None:
             await client.get("/api/v1")
             return
         except errors.Unauthorized:
-            raise ConfigError(f"{server} does not accept the kubeconfig's credentials (401)") from None
+            raise ConfigError(
+                f"{server} does not accept the kubeconfig's credentials (401): they are another cluster's, or "
+                "they have run out"
+            ) from None
         except errors.Forbidden:
             return  # it knows us; what we need we may have all the same
         except errors.ApiError as error:

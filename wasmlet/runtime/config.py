@@ -102,7 +102,7 @@ def _bytes(name: str, text: str, least: int) -> int:
     try:
         found = Quantity.parse(text).units()
     except ValueError as error:
-        raise ConfigError(f"{name}: expected a quantity such as 10Mi, found {text!r}") from error
+        raise ConfigError(f"{name}: expected a quantity such as 10Mi, found {text!r}; set it with --{name}") from error
     if found < least:
-        raise ConfigError(f"{name}: expected {least} bytes or more, found {text}")
+        raise ConfigError(f"{name}: expected {least} bytes or more, found {text}; set it with --{name}")
     return found

@@ -89,7 +89,9 @@ class ShimConnection:
                 break
             except ConnectionError:  # the shim was about to end: the next try starts a new one
                 if attempt == 3:
-                    raise ConfigError(f"the shim in {self._state_dir} ends whenever it is asked something") from None
+                    raise ConfigError(
+                        f"the shim in {self._state_dir} ends whenever it is asked something; see shim.log there"
+                    ) from None
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -215,7 +217,7 @@ class ShimConnection:
                 if complaint and attempt == 3:
                     raise ConfigError(complaint) from None
         else:
-            raise ConfigError(f"a shim was started in {self._state_dir}, and does not answer")
+            raise ConfigError(f"a shim was started in {self._state_dir}, and does not answer; see shim.log there")
         self._lost.clear()
         loop.add_reader(self._socket, self._on_readable)
         try:
