@@ -165,3 +165,14 @@ async def test_a_pod_goes_on_with_its_network_when_the_node_has_none_any_more(tm
             await runtime.create(pod_of("turn", image=server, name="new", readinessProbe=probe), NODE)
         await runtime.provider.delete_pod(key, 0)
         assert [file for place in directories(tmp_path / "state" / "runtime") for file in place.iterdir()] == []
+
+
+@pytest.mark.parametrize("inputs", [NODE, DENSE], ids=["process", "dense"])
+async def test_a_server_that_can_find_no_file(
+    tmp_path: Path, inputs: Inputs, compile_guest: Callable[..., None]
+) -> None:
+    """A listener has the number of a directory, though none is made for the guest."""
+    image = f"file://{build('bare', compile_guest)}"
+    async with Runtime(WasmtimeProvider, tmp_path / "state", CONFIG) as runtime:
+        key = await runtime.create(pod_of(image=image, ports=[{"containerPort": 8080}]), inputs)
+        assert b"200 OK" in await answer(await address(runtime, key), 8080)

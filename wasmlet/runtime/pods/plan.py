@@ -186,7 +186,8 @@ def plan(request: StartRequest, module: Module, files: Files, settings: GuestSet
             request.attempt,
             module.files,
             request.network.ips,
-            request.network.uses.files,
+            # Listeners take the numbers of descriptors that directories have kept for them.
+            request.network.uses.files or (grant is not None and bool(grant.ports)),
         ),
         labels=_labels(request, module, grant),
         user=request.user,
