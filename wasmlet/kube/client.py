@@ -43,6 +43,7 @@ CUT_SECONDS = 0.5
 """How long a request that an outage left without an answer has to be answered when the outage is over."""
 THROTTLED = Backoff(initial=0.5, cap=10, jitter=0.2)
 """The least pauses between these tries, whatever the server asks for: one that asks for none is not flooded."""
+_NO_LIMITS = aiohttp.ClientTimeout(total=None)
 RELOAD_SECONDS = 10.0
 """The least time between two readings of the credentials, when they are not accepted."""
 
@@ -180,8 +181,7 @@ class Client:
         seconds: float,
     ) -> bytes:
         headers = {"Content-Type": content_type} if data is not None else {}
-        limits = aiohttp.ClientTimeout(total=seconds)
-        async with self._open(method, path, params, data, headers, limits) as answer:
+        async with self._open(method, path, params, data, headers, _NO_LIMITS, seconds) as answer:
             text = await answer.read()
             if answer.status >= 400:
                 raise errors.from_answer(answer.status, text, answer.headers.get("Retry-After"))
@@ -220,7 +220,9 @@ class Client:
         data: bytes | None,
         headers: dict[str, str],
         limits: aiohttp.ClientTimeout,
+        seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer whose body is not read yet; it has to be read within `seconds` from now."""
         if (until := self.identity.until) is not None and self._clock.now() >= until:
             await self._reload()
         identity = self.identity
@@ -228,7 +230,7 @@ class Client:
         if session is None:
             session = self._session = self._connect()
         self._under_way[session] += 1
-        cut = asyncio.timeout(None)
+        cut = asyncio.timeout(seconds)  # aiohttp's own limit would be a second timer
         self._waiting[cut] = self._clock.monotonic()
         code = ""
         try:
@@ -285,7 +287,7 @@ class Client:
         self._session = None
         when = asyncio.get_running_loop().time() + CUT_SECONDS
         for cut, since in self._waiting.items():
-            if since < began and not cut.expired():
+            if since < began and not cut.expired() and (cut.when() or when) >= when:
                 cut.reschedule(when)
 
     def _connect(self) -> aiohttp.ClientSession:
