@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
 
 import pytest
 
-from wasmlet.concurrency import Event, Shared, cut
+from wasmlet import concurrency
+from wasmlet.concurrency import Breakable, Event, Shared, Together, cut
 
 
 class Transport(asyncio.WriteTransport):
@@ -122,3 +124,62 @@ class TestEvent:
         await asyncio.wait([waiting])
         assert waiting.cancelled()
         assert event.is_set()
+
+
+async def test_work_that_is_broken_off_is_cancelled_and_other_work_is_not() -> None:
+    breakable, cancelled = Breakable(), []
+    breakable.break_off()  # nobody waits
+    assert not breakable.under_way
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            cancelled.append(breakable.under_way)
+            raise
+
+    asyncio.get_running_loop().call_soon(breakable.break_off)
+    assert not await breakable.finished(work())
+    assert cancelled == [True]
+    assert await breakable.finished(asyncio.sleep(0))
+    with pytest.raises(TimeoutError, match="the work's own"):
+        await breakable.finished(failing(TimeoutError("the work's own")))
+    task = asyncio.create_task(breakable.finished(work()))
+    await asyncio.sleep(0)
+    breakable.break_off()
+    task.cancel()  # whoever cancels the caller is not told that it was broken off
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not breakable.under_way
+
+
+async def failing(error: Exception) -> None:
+    raise error
+
+
+async def test_what_many_ask_for_meanwhile_is_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, done, handed = threading.Event(), threading.Event(), list[int](), list[int]()
+    in_thread = concurrency.in_thread
+
+    async def counted(work: Callable[[list[int]], None], things: list[int]) -> None:
+        handed.append(len(things))
+        await in_thread(work, things)
+
+    def work(number: int) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        done.append(number)
+
+    monkeypatch.setattr(concurrency, "in_thread", counted)
+    together = Together(work)
+    first = asyncio.create_task(together.of(0))
+    await asyncio.to_thread(begun.wait, 30)
+    others = [asyncio.create_task(together.of(number)) for number in range(1, 10)]
+    await asyncio.sleep(0)
+    others[3].cancel()
+    assert not first.done()
+    go_on.set()
+    results = await asyncio.wait_for(asyncio.gather(first, *others, return_exceptions=True), 30)
+    assert [type(result) for result in results].count(asyncio.CancelledError) == 1
+    assert done == list(range(10))  # that of the caller who left, too
+    assert handed == [1, 9]

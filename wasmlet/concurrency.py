@@ -73,6 +73,37 @@ async def first_of(*awaitables: Awaitable[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Breakable:
+    """Something to wait for that can be broken off, as with `first_of` and an event, without tasks."""
+
+    def __init__(self) -> None:
+        self._limit: asyncio.Timeout | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether somebody waits."""
+        return self._limit is not None
+
+    def break_off(self) -> None:
+        """Cancel what is waited for; nothing where nobody waits."""
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def finished(self, work: Awaitable[Any]) -> bool:
+        """Wait for the work; False where it was broken off. One at a time."""
+        limit = self._limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        finally:
+            self._limit = None
+        return True
+
+
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `work` in a thread, and return what it returns.
 
@@ -105,6 +136,28 @@ async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) 
             close(one)
         raise
     return opened[0]
+
+
+class Together(Generic[K]):
+    """Does `work`, which raises nothing, for many things in one thread: for all that are asked for meanwhile."""
+
+    def __init__(self, work: Callable[[K], object]) -> None:
+        self._work = work
+        self._next: list[K] = []
+        self._turn = asyncio.Lock()
+
+    async def of(self, thing: K) -> None:
+        """Return when the work is done for this."""
+        some = self._next
+        some.append(thing)
+        async with self._turn:
+            if some is self._next:  # else somebody else has had it done
+                self._next = []
+                await in_thread(self._all, some)
+
+    def _all(self, things: list[K]) -> None:
+        for thing in things:
+            self._work(thing)
 
 
 class Shared(Generic[K, T]):

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.concurrency import Event, first_of
+from wasmlet.concurrency import Breakable, Event, first_of
 from wasmlet.model.pod import Pod
 
 
@@ -47,8 +47,7 @@ class Failing:
         self._background = background
         self._now = now
         self._passed = passed
-        self._limit: asyncio.Timeout | None = None
-        """There while work is done that a failure ends."""
+        self._work = Breakable()
         self._changed = Event()
         self._deadline: asyncio.Task[None] | None = None
         """There while work is done for a pod that has a deadline: few have one."""
@@ -57,27 +56,24 @@ class Failing:
         """Let the pod fail, unless it is on its way already."""
         if self.failure is None:
             self.failure = failure
-            if self._limit is not None:
-                self._limit.reschedule(asyncio.get_running_loop().time())
+            self._work.break_off()
 
     def pod_changed(self) -> None:
         """The pod may have another deadline."""
         self._changed.set()
-        if self._limit is not None and self._deadline is None and self._seconds() is not None:
+        if self._work.under_way and self._deadline is None and self._seconds() is not None:
             self._deadline = self._background(self._fail_at_deadline())
 
     async def unless(self, work: Awaitable[None]) -> None:
         """Wait for the work; it is cancelled when the pod has to fail."""
-        self._limit = asyncio.timeout(None)
+
+        async def watched() -> None:
+            self.pod_changed()
+            await work
+
         try:
-            async with self._limit:
-                self.pod_changed()
-                await work
-        except TimeoutError:
-            if not self._limit.expired():
-                raise
+            await self._work.finished(watched())
         finally:
-            self._limit = None
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from wasmlet.clock import Clock
-from wasmlet.concurrency import Event, first_of
+from wasmlet.concurrency import Breakable, Event, first_of
 from wasmlet.runtime.shim.client import ShimClient
 from wasmlet.worker import wire
 
@@ -30,6 +30,7 @@ class GracePeriod:
         self._end = clock.monotonic() + seconds
         self.at_once = seconds <= 0
         self.shortened = Event()
+        self._wait = Breakable()
 
     @property
     def left(self) -> float:
@@ -41,10 +42,18 @@ class GracePeriod:
         if end < self._end:
             self._end, self.at_once = end, seconds <= 0
             self.shortened.set()
+            self._wait.break_off()
 
     async def during(self, work: Awaitable[Any]) -> None:
         """Wait for the work until it is over, at the latest until the grace period is; then the work is cancelled."""
         await first_of(work, self._over())
+
+    async def unless_shortened(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for the work until it is over, or the period has been shortened since `shortened` was cleared last."""
+        if self.shortened.is_set():
+            work.close()
+        else:
+            await self._wait.finished(work)
 
     async def _over(self) -> None:
         while (left := self.left) > 0:
@@ -73,7 +82,7 @@ async def end(
     while True:
         grace.shortened.clear()
         await client.stop(container_id, 0 if grace.at_once else max(grace.left, MINIMUM_SECONDS))
-        await first_of(client.wait(container_id, wire.ENDED), grace.shortened.wait())
+        await grace.unless_shortened(client.wait(container_id, wire.ENDED))
         if (record := client.records.get(container_id)) is None or record.ended:
             return
 

@@ -45,10 +45,9 @@ class Order:
 
     Args:
         manifest: the pod as it was accepted last.
-        containers: by name; those of the manifest are there before `run`, and those that `grown` tells of.
+        containers: by name; those of the manifest are there before `run`, and those that `grow` tells of.
         keep: keeps the container of this name running under its policy; returns how it ended, once it is not to run
             again.
-        grown: set when ephemeral containers may have been added.
     """
 
     def __init__(
@@ -56,38 +55,58 @@ class Order:
         manifest: Callable[[], Pod],
         containers: Mapping[str, Ordered],
         keep: Callable[[str], Awaitable[Terminated]],
-        grown: Event,
     ) -> None:
         self._manifest = manifest
         self._containers = containers
         self._keep = keep
-        self._grown = grown
+        self._group: asyncio.TaskGroup | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        """Sidecars and ephemeral containers: they end when no main container is to run again."""
+        self._ephemeral: set[str] = set()
 
     async def run(self) -> None:
         """Run every container as the manifest says; return when none is to run again. Sidecars may still run."""
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(self._run_ephemeral())]
-
-            def keep_beside(name: str) -> None:
-                beside.append(group.create_task(self._run_one(name)))
-
-            if await self._initialize(keep_beside):
-                mains = []
-                for spec in self._manifest().containers:
-                    mains.append(group.create_task(self._run_one(spec.name)))
-                    await self._containers[spec.name].tried.wait()
-                await asyncio.wait(mains)
-            for task in beside:
+            self._group, self._beside, self._ephemeral = group, [], set()
+            try:
+                self.grow()
+                if await self._initialize():
+                    await self._run_mains(group)
+            finally:
+                self._group = None
+            for task in self._beside:
                 task.cancel()
 
-    async def _initialize(self, keep_beside: Callable[[str], None]) -> bool:
+    def grow(self) -> None:
+        """Run the ephemeral containers that have been added; does nothing unless the pod's containers are run."""
+        for spec in self._manifest().ephemeral_containers if self._group is not None else ():
+            if spec.name not in self._ephemeral:
+                self._ephemeral.add(spec.name)
+                self._keep_beside(spec.name)
+
+    def _keep_beside(self, name: str) -> None:
+        assert self._group is not None
+        self._beside.append(self._group.create_task(self._run_one(name)))
+
+    async def _run_mains(self, group: asyncio.TaskGroup) -> None:
+        """Run the main containers; return when none is to run again. The last one needs no task of its own."""
+        *others, last = self._manifest().containers
+        mains = []
+        for spec in others:
+            mains.append(group.create_task(self._run_one(spec.name)))
+            await self._containers[spec.name].tried.wait()
+        await self._run_one(last.name)
+        if mains:
+            await asyncio.wait(mains)
+
+    async def _initialize(self) -> bool:
         """Run init containers and start sidecars; False where an init container has failed for good."""
         # Main containers run only after every init container is done, so where one has run the init containers are.
         begun = any(self._containers[spec.name].begun for spec in self._manifest().containers)
         for spec in self._manifest().init_containers:
             container = self._containers[spec.name]
             if container.kind == "sidecar":
-                keep_beside(spec.name)
+                self._keep_beside(spec.name)
                 if not begun:
                     await container.up.wait()
             elif not begun and not container.done:
@@ -95,18 +114,6 @@ class Order:
                 if ended.exit_code != 0:
                     return False
         return True
-
-    async def _run_ephemeral(self) -> None:
-        """Run the ephemeral containers that are there, and those that are added."""
-        known: set[str] = set()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._grown.clear()
-                for spec in self._manifest().ephemeral_containers:
-                    if spec.name not in known:
-                        known.add(spec.name)
-                        group.create_task(self._run_one(spec.name))
-                await self._grown.wait()
 
     async def _run_one(self, name: str) -> None:
         await self._keep(name)

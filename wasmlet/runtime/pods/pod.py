@@ -14,7 +14,6 @@ from typing import Literal
 
 import structlog
 
-from wasmlet.concurrency import Event, in_thread
 from wasmlet.errors import Refused
 from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
@@ -51,8 +50,7 @@ class PodLife:
         self._manifest: Pod | None = None
         self.inputs = Inputs()
         self.containers: dict[str, ContainerLife] = {}
-        self._grown = Event()
-        """Ephemeral containers may have been added."""
+        self._order = Order(lambda: self.manifest, self.containers, self._keep)
         self.start_time: datetime | None = None
         self._failing = Failing(
             services.clock, services.background, lambda: (self.manifest, self.start_time), self._deadline_passed
@@ -126,7 +124,7 @@ class PodLife:
         self.resize()
         for life in self.containers.values():
             life.manifest_changed()
-        self._grown.set()
+        self._order.grow()
         self._failing.pod_changed()
         self.volumes.changed.set()
         if self._task is None and not self._ending and not pod.deleting:
@@ -261,7 +259,7 @@ class PodLife:
         logs = self.services.state_dir / self.log_directory
         eviction_watch = eviction.watched(self.manifest, self.volumes, logs, self.services.clock, self._evict)
         async with self.volumes.kept(self.now), eviction_watch:
-            await Order(lambda: self.manifest, self.containers, self._keep, self._grown).run()
+            await self._order.run()
             await self.stop_containers(self.manifest.termination_grace_seconds)
 
     async def _keep(self, container: str) -> Terminated:
@@ -333,8 +331,7 @@ class PodLife:
         await self.services.client.forget(list(self._records))
         self._records.clear()
         # Not before the shim has let go of them: it may still rename and compress some.
-        with contextlib.suppress(OSError):
-            await in_thread(beneath.remove, self.services.state_dir / self.log_directory)
+        await self.services.log_removals.of(self.services.state_dir / self.log_directory)
         self.services.deferred.discard(self.key.uid)
         self.services.probe_counts.forget(self.key)
         if self.services.users is not None:

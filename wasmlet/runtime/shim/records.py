@@ -65,9 +65,12 @@ class ContainerRecord:
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> ContainerRecord:
         """From the wire; fields that only a newer shim knows are passed over."""
-        known = {field.name: message[field.name] for field in attrs.fields(cls) if field.name in message}
+        known = {name: message[name] for name in _FIELDS if name in message}
         lists = {name: tuple(map(str, message.get(name) or ())) for name in ("refused", "unheard")}
         return cls(**{**known, **lists})
+
+
+_FIELDS = tuple(field.name for field in attrs.fields(ContainerRecord))
 
 
 def worker_environment() -> dict[str, str]:
