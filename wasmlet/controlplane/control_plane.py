@@ -11,24 +11,22 @@ import contextlib
 import random
 import shutil
 import ssl
-import tempfile
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import attrs
 from aiohttp import web
 
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.controlplane.access import users
 from wasmlet.controlplane.access.authorizer import Authorizer
 from wasmlet.controlplane.access.certificate_requests import KUBELET_CLIENT
-from wasmlet.controlplane.access.rights import GROUP as RBAC
 from wasmlet.controlplane.access.rights import Rights
-from wasmlet.controlplane.access.rules import ROLES, Rule, as_policy
+from wasmlet.controlplane.access.rules import Rule
 from wasmlet.controlplane.access.users import MASTERS, NODES, Authenticator, Token
 from wasmlet.controlplane.certificates.kubeconfig import file_name, kubeconfig, write_private
 from wasmlet.controlplane.certificates.pki import Authority
+from wasmlet.controlplane.certificates.prepared import Prepared, prepare
 from wasmlet.controlplane.certificates.signer import YEAR, Signer
 from wasmlet.controlplane.controllers.batch.jobs import Jobs
 from wasmlet.controlplane.controllers.definitions import CustomResourceCleanup
@@ -54,15 +52,13 @@ from wasmlet.controlplane.kubelets.streams import Mode, PodStreams
 from wasmlet.controlplane.kubelets.usage import Usage
 from wasmlet.controlplane.objects.bootstrap import SECONDS, BootstrapTokens
 from wasmlet.controlplane.objects.deletion import Deletion
+from wasmlet.controlplane.objects.initial import populate
 from wasmlet.controlplane.objects.pod_operations import PodOperations
-from wasmlet.controlplane.objects.registry import Call, Registry
+from wasmlet.controlplane.objects.registry import Registry
 from wasmlet.controlplane.scheduler import Scheduler
-from wasmlet.controlplane.storage.kinds import core
 from wasmlet.controlplane.storage.retention import Retention
 from wasmlet.controlplane.storage.store import RING, Store
 
-NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-_CRITICAL = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
 _STOP_SECONDS = 0.5
 _HEADER = 64 * 1024
 
@@ -75,22 +71,6 @@ def _started(value: _T | None) -> _T:
     if value is None:
         raise RuntimeError("the control plane is not running: use it as `async with ControlPlane() as cp`")
     return value
-
-
-@attrs.frozen(kw_only=True)
-class _Prepared:
-    """What is on disk and in memory before the API server starts.
-
-    Attributes:
-        tls: of the API server, for its clients.
-        kubelet_certificate, kubelet_key: files, with which the API server shows kubelets who it is.
-    """
-
-    directory: Path
-    authority: Authority
-    tls: ssl.SSLContext
-    kubelet_certificate: str
-    kubelet_key: str
 
 
 class ControlPlane:
@@ -253,37 +233,8 @@ class ControlPlane:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    def _prepare(self) -> _Prepared:
-        """Make the directory, keys and certificates; blocks for some milliseconds."""
-        if self._given is None:
-            directory = Path(tempfile.mkdtemp(prefix="wasmlet-"))
-        else:
-            directory = self._given
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        now = self._clock.now()
-        authority = Authority("wasmlet-ca", now)
-        hosts = dict.fromkeys([self._host, "127.0.0.1", "::1", "localhost", "kubernetes.default.svc"])
-        serving = authority.server(host for host in hosts if host not in ("", "0.0.0.0", "::"))
-        client = authority.client("kube-apiserver-kubelet-client", [MASTERS])
-        write_private(directory / "ca.crt", authority.pem)
-        certificate = write_private(directory / "apiserver.crt", serving.certificate)
-        key = write_private(directory / "apiserver.key", serving.key)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pem.decode())
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.load_cert_chain(certificate, key)
-        kubelet_certificate = write_private(directory / "kubelet-client.crt", client.certificate)
-        kubelet_key = write_private(directory / "kubelet-client.key", client.key)
-        return _Prepared(
-            directory=directory,
-            authority=authority,
-            tls=context,
-            kubelet_certificate=str(kubelet_certificate),
-            kubelet_key=str(kubelet_key),
-        )
-
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        prepared = await asyncio.to_thread(self._prepare)
+        prepared = await asyncio.to_thread(prepare, self._given, self._host, self._clock.now())
         if self._given is None:
             stack.callback(shutil.rmtree, prepared.directory, ignore_errors=True)
         self._directory, self._authority = prepared.directory, prepared.authority
@@ -293,7 +244,7 @@ class ControlPlane:
         self._tokens = BootstrapTokens(services.registry)
         self._authenticator.bootstrap = self._tokens.user
         controllers = self._controllers(services, prepared.authority)
-        self._populate(services.registry)
+        populate(services.registry)
         port = await self._listen(stack, Server(services, bookmarks=self._bookmarks), prepared.tls)
         host = f"[{self._host}]" if ":" in self._host else self._host
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
@@ -303,7 +254,7 @@ class ControlPlane:
         for name, run in controllers.items():
             stack.push_async_callback(_cancel, asyncio.create_task(run(), name=name))
 
-    def _services(self, prepared: _Prepared) -> ServerServices:
+    def _services(self, prepared: Prepared) -> ServerServices:
         """Make the parts that the server needs to answer requests."""
         authority = prepared.authority.pem.decode()
         registry = Registry(self._store, self._clock, self._rng, root_ca=authority, rights=self._rights)
@@ -375,35 +326,6 @@ class ControlPlane:
         stack.callback(listener.close)
         stack.callback(server.close)
         return port
-
-    def _populate(self, registry: Registry) -> None:
-        """Create the objects that every cluster has from the start."""
-        for name in NAMESPACES:
-            registry.create(Call(core("namespaces")), {"metadata": {"name": name}})
-        for name, value in _CRITICAL.items():
-            registry.create(Call(core("priorityclasses")), {"metadata": {"name": name}, "value": value})
-        for name, rules in ROLES.items():
-            role = {"metadata": {"name": name}, "rules": [as_policy(rule) for rule in rules]}
-            registry.create(Call(core("clusterroles")), role)
-        registry.create(
-            Call(core("clusterrolebindings")),
-            {
-                "metadata": {"name": "cluster-admin"},
-                "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "cluster-admin"},
-                "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": MASTERS}],
-            },
-        )
-        registry.create(
-            Call(core("services"), "default"),
-            {
-                "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-                "spec": {
-                    "clusterIP": "10.96.0.1",
-                    "clusterIPs": ["10.96.0.1"],
-                    "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
-                },
-            },
-        )
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.BaseRequest:
