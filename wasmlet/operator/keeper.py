@@ -19,7 +19,7 @@ from wasmlet.operator.applying import Applier
 from wasmlet.operator.classes import make_classes
 from wasmlet.operator.draining import Drains
 from wasmlet.operator.dressing import dressed
-from wasmlet.operator.home import claim, home_of
+from wasmlet.operator.home import Home
 from wasmlet.operator.leftovers import nothing_runs, remove_objects, take_back_keys
 from wasmlet.operator.node_pod import check_config
 from wasmlet.operator.plan import Plan, planned, planned_of_agents
@@ -80,8 +80,7 @@ class Keeper:
         """The engines for which the RuntimeClasses have been created."""
         self._free: set[str] = set()
         """Names of nodes that were checked: no Node of somebody else has them."""
-        self._home: str | None = None
-        """The namespace of the pool's nodes, where that is known."""
+        self._home = Home(shared.client, name, shared.config.namespace, self._tell)
 
     async def run(self) -> None:
         """Keep the pool until cancelled, or until it is gone."""
@@ -122,7 +121,7 @@ class Keeper:
             raw = await self._ask()
             if raw["metadata"]["uid"] != self._uid:
                 return None
-            if not await self._at_home(raw):
+            if not await self._home.is_here(raw, removing=self._removing):
                 return AGAIN_SECONDS
             pool = await self._with_replicas(Pool.of(raw))
         except errors.ObjectNotFound:
@@ -184,24 +183,6 @@ class Keeper:
                 agents = [name for name in agents if name in nodes]
             return self._shared.fleet.of_agents(self._name, self._uid, agents)
         return self._shared.fleet.of(self._name)
-
-    async def _at_home(self, raw: Raw) -> bool:
-        """Whether the pool's nodes are in this operator's namespace, or in none yet.
-
-        Where they are elsewhere, this operator changes nothing, not even the status: another operator may write that.
-        """
-        own = self._shared.config.namespace
-        if self._home != own:
-            before, self._home = self._home, await home_of(self._shared.client, self._name, own)
-            if self._home is None and not self._removing:
-                self._home = await claim(self._shared.client, Pool.of(raw), own)
-            if self._home not in (None, own):
-                if self._home != before:
-                    said = f"its nodes are in namespace {self._home}, and this operator is for {own}: it does nothing"
-                    log.warning("a pool is another operator's", pool=self._name, why=said)
-                    self._tell("OtherNamespace", said, warning=True)
-                return False
-        return True
 
     async def _completed(self, plan: Plan, seen: Seen) -> tuple[Seen, list[str]]:
         """Add the Nodes that the watch has not reported yet, for pods that are about to end.
