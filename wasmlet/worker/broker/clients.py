@@ -24,6 +24,7 @@ from . import dns, requests
 from .dial import Dial
 from .egress import Address, Egress, Name, NodeApi, address_of
 from .lookup import Found, Lookup, Servers
+from .names import Names
 from .places import NODE, Places, family_of
 from .requests import Refused
 
@@ -93,6 +94,7 @@ class Client:
         self._datagrams = datagrams
         self._services = services
         self._egress = Egress(grant, services.places.is_nodes, services.node_api)
+        self._names_granted = Names(grant, self._egress)
         self._under_way: dict[int, _Work] = {}
         self._resolving: set[int] = set()
         self._repeating = False
@@ -273,7 +275,7 @@ class Client:
             if result.name is None:
                 self._refuse(number, result.error, f"{host}: {result.why}")
                 return
-            addresses = self._dialable(result, port)
+            addresses = self._names_granted.dialable(result, port)
             if addresses:
                 self._dial(number, addresses, port, protocol)
             else:
@@ -316,7 +318,7 @@ class Client:
             if result.name is None:
                 self._refuse(number, result.error, f"{host}: {result.why}")
             else:
-                addresses = self._dialable(result, None)
+                addresses = self._names_granted.dialable(result, None)
                 self._egress.remember(result.name, addresses)
                 self._answer(number, {"addresses": [str(address) for address in addresses]}, [])
             self._connect_parked()
@@ -326,50 +328,22 @@ class Client:
         self._look_up(number, names, found)
 
     def _names(self, host: str, port: int | None) -> list[Name]:
-        """The full names that a host may mean (with search domains), as far as they are granted.
+        """The full names that a host may mean, as far as they are granted.
 
         Raises:
             Refused: there are none.
         """
-        resolver = self._grant.resolver
-        names = dns.candidates(host, tuple(resolver.searches), resolver.ndots)
-        if not names:
-            raise Refused(errno.ENOENT, f"{host[:100]!r} is no name of a host")
-        granted = [name for name in names if self._egress.grants_name(name, port) or self._leads_home(name)]
+        meant = self._names_granted.meant(host)
+        granted = [name for name in meant if self._names_granted.has(name, port)]
         if not granted:
-            raise self._denied(names[0].asked if port is None else f"{names[0].asked}:{port}")
+            raise self._denied(meant[0].asked if port is None else f"{meant[0].asked}:{port}")
         return granted
-
-    def _in_hosts(self, name: Name) -> list[Address]:
-        """Its addresses in the pod's hosts file; none where it is not there."""
-        hosts = self._grant.resolver.hosts
-        texts = next((hosts[text] for text in (name.asked, name.full) if text in hosts), ())
-        return [address for address in map(address_of, texts) if address is not None]
-
-    def _leads_home(self, name: Name) -> bool:
-        """Whether the pod's hosts file gives this name an address of the pod itself."""
-        addresses = self._in_hosts(name)
-        return bool(addresses) and all(map(self._egress.leads_home, addresses))
-
-    def _dialable(self, found: Found, port: int | None) -> list[Address]:
-        """The addresses of a name, without those that may not be dialled."""
-        assert found.name is not None
-        meant = dict.fromkeys(map(self._egress.meant, found.addresses))
-        return [
-            address
-            for address in meant
-            if (self._egress.leads_home(address) or self._egress.grants_address_of(found.name, address, port))
-            and not self._egress.never(address, port)
-        ]
 
     def _look_up(self, number: int, names: list[Name], found: Callable[[Found], None]) -> None:
         grant = self._grant
-        for name in names:
-            if addresses := self._in_hosts(name):
-                # The hosts file has the name as it was asked for, without a search domain.
-                known = Name(name.asked, name.asked) if name.asked in grant.resolver.hosts else name
-                found(Found(known, tuple(addresses)))
-                return
+        if (known := self._names_granted.known(names)) is not None:
+            found(known)
+            return
         own = {family_of(address) for address in grant.addresses} or {socket.AF_INET}
         kinds = [kind for kind, family in ((dns.A, socket.AF_INET), (dns.AAAA, socket.AF_INET6)) if family in own]
 
