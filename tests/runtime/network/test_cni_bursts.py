@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.runtime.network.test_cni import SAYS, chain, needs_root, network, request
 from wasmlet.runtime.network.cni import AT_ONCE
 from wasmlet.runtime.network.network import PodNetwork
@@ -53,6 +55,22 @@ async def test_plugins_are_reaped(tmp_path: Path) -> None:
     await cni.remove("uid-p")
     await cni.close()
     assert not there(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_plugin_is_reaped_however_often_its_start_is_cut_off(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    cni = chain(tmp_path, f"echo $$ > {told}; sleep 1000")
+    adding = asyncio.create_task(cni.add(request()))
+    pid = int(await asyncio.to_thread(told.read_text))
+    for _ in range(2):
+        adding.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    await cni.close()
+    assert not there(pid)
+    await cni.remove("uid-p")
 
 
 async def test_what_was_written_down_is_read_again(tmp_path: Path) -> None:

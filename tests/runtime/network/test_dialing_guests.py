@@ -64,6 +64,8 @@ async def test_a_port_that_was_not_granted(networked: Runtime, edge: str, inputs
     key = await run(networked, inputs, edge, "serve", PORT + 1)
     assert (await networked.ended(key)).exit_code == 1
     assert await networked.output(key) == b"bind: 2\n"
+    event = await networked.event(key, "CapabilityDenied", f"port {PORT + 1}/TCP (none of the ports that it declares)")
+    assert event.container_field == "spec.containers{main}"
 
 
 @CLASSES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import attrs
 import pytest
@@ -65,20 +66,46 @@ async def test_it_serves(networked: Runtime, there: str, language: str) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("language", "handler"), [("go", "wasmlet"), ("rust", "wasmlet"), ("rust", "wasmlet-dense")])
+@pytest.mark.parametrize(
+    ("language", "handler"),
+    [(language, handler) for language in ("go", "rust") for handler in ("wasmlet", "wasmlet-dense")],
+)
 async def test_a_module_serves_at_the_listener_that_it_is_given(
     networked: Runtime, language: str, handler: str
 ) -> None:
-    """By `net.FileListener` of Go and `TcpListener::from_raw_fd` of Rust, as programs have them for any system."""
+    """By `net.FileListener` of Go and `TcpListener::from_raw_fd` of Rust, as programs have them for any system.
+
+    Two of them are side by side, in one process where they are dense: what one is asked for, and its end, is its own.
+    """
     asks = {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10}
     image = f"file://{languages.listener(language)}"
-    pod = pod_of(image=image, ports=[{"containerPort": 8080}], readinessProbe=asks)
-    url = await started(networked, pod, attrs.evolve(NODE, runtime_handler=handler))
+    pods = [
+        pod_of(name=name, image=image, ports=[{"containerPort": 8080}], readinessProbe=asks) for name in ("one", "two")
+    ]
+    inputs = attrs.evolve(NODE, runtime_handler=handler)
+    one, two = [await started(networked, pod, inputs) for pod in pods]
     async with ClientSession(timeout=LATE) as client:
-        for turn in range(20):
-            async with client.get(f"{url}/x?y={turn}") as answer:
+
+        async def asked(url: str, turn: int, body: bytes = b"") -> None:
+            async with client.post(f"{url}/x?y={turn}", data=body) as answer:
                 assert answer.status == 200
-                assert (await answer.text()).lower() == f"hello from {language}: /x?y={turn} 0\n"
-        if language == "go":
-            async with client.post(f"{url}/much", data=bytes(10**6)) as answer:
-                assert await answer.text() == "Hello from Go: /much 1000000\n"
+                assert (await answer.text()).lower() == f"hello from {language}: /x?y={turn} {len(body)}\n"
+
+        for turn in range(20):
+            await asked(one, turn)
+        if language == "go":  # it reads bodies, and works on several connections at once
+            async with asyncio.TaskGroup() as group:
+                for turn in range(20):
+                    for url in (one, two):
+                        group.create_task(asked(url, turn, bytes(turn * 50_000)))
+        host = one.removeprefix("http://").split(":")[0]
+        reader, writer = await asyncio.open_connection(host, 8080)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nbegun")
+        await writer.drain()
+        await networked.provider.delete_pod(pods[0].key, 0)
+        with contextlib.suppress(ConnectionResetError):
+            assert not await reader.read()
+        writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, 8080)
+        await asked(two, 0)

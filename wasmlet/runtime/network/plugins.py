@@ -185,8 +185,10 @@ class Plugins:
             patience.cancel()
             # It is not reaped yet, so its number is no other process's. What it has started ends with it.
             os.killpg(pid, signal.SIGKILL)
-            await _whoever_cancels(ended, patience)
-            status = self._status_of(pid)
+            try:
+                await _whoever_cancels(ended, patience)
+            finally:
+                status = self._status_of(pid)
         if late:
             raise NetworkError(f"CNI plugin {program.name}: {verb} took longer than {SECONDS:g} seconds")
         if said.too_much:

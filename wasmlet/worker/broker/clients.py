@@ -241,6 +241,7 @@ class Client:
     def _listen(self, number: int, port: int, protocol: str) -> None:
         granted = next((one for one in self._grant.ports if (one.number, one.protocol) == (port, protocol)), None)
         if granted is None:
+            self._tell(f"{packets.CAPABILITY}port {port}/{protocol} (none of the ports that it declares)")
             raise Refused(errno.EACCES, f"{protocol} port {port} is none of the container's ports")
         if protocol == UDP and not self._datagrams:
             raise Refused(errno.EPROTONOSUPPORT, "a port of UDP needs a process and a network namespace of its own")
