@@ -1,8 +1,9 @@
 """Guests that serve, compared with the same program as a native process: requests, first answers, memory asleep.
 
-One C source is compiled for WASI and for this machine. The client, in C too, runs on this machine and has one
-connection to a server at a time. Servers take turns, so that other load on the machine affects all alike. Pods have
-loopback addresses (`--network address`), and all hardening that the machine allows is on.
+One source in C and, where there is Go, one with Go's net/http are compiled for WASI and for this machine. The client,
+in C, runs on this machine and has one connection to a server at a time. Servers take turns, so that other load on the
+machine affects all alike. Pods have loopback addresses (`--network address`), and all hardening that the machine allows
+is on. The native servers have one core, as guests have one thread.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -28,6 +30,7 @@ from benchmarks.report import Found, Progress
 from wasmlet.cli import providers
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
+from wasmlet.model.status import Terminated
 from wasmlet.provider import NodeContext, Provider
 
 NATIVE = "native"
@@ -35,6 +38,8 @@ HANDLERS = ("wasmlet", "wasmlet-dense")
 PORT = 8080
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 60.0
+COMPILING_SECONDS = 600.0
+"""How long the engine may compile: Go's net/http is some megabytes."""
 SECONDS = 1.0
 """How long requests are made in each round."""
 REST_SECONDS = 0.05
@@ -50,6 +55,18 @@ class Size:
     asleep: int
 
 
+@attrs.frozen
+class Server:
+    """One source, compiled for WASI and for this machine."""
+
+    module: Path
+    program: Path
+
+    @property
+    def image(self) -> str:
+        return f"file://{self.module}"
+
+
 async def serving(directory: Path, size: Size, progress: Progress) -> Found:
     """Each figure, by class.
 
@@ -58,6 +75,11 @@ async def serving(directory: Path, size: Size, progress: Progress) -> Found:
     """
     with progress.step("compiling the servers"):
         module, server, client = await asyncio.to_thread(compiled, directory)
+        servers = {"C": Server(module, server)}
+        if (go := _go()) is not None:
+            servers["Go net/http"] = await asyncio.to_thread(_compiled_go, go, directory)
+    if go is None:
+        progress.line("Go net/http is left out: no go on PATH or of `make languages`")
     kind = providers.load("wasmtime")
     settings: Any = kind.Config
     provider: Provider = kind(settings(allow_local_modules=True, network="address"))
@@ -65,10 +87,13 @@ async def serving(directory: Path, size: Size, progress: Progress) -> Found:
     state.mkdir(mode=0o700)
     await provider.start(NodeContext("bench", "127.0.0.1", size.asleep + 4, state))
     try:
-        image = f"file://{module}"
-        found = await _requests(provider, image, (server, client), size.rounds, progress)
-        found |= await _first_answers(provider, image, size.starts, progress)
-        return found | await _memory(provider, image, state, size.asleep, progress)
+        found: Found = {}
+        for language, one in servers.items():
+            figures = await _requests(provider, one, client, size.rounds, progress)
+            figures |= await _first_answers(provider, one.image, size.starts, progress)
+            found |= {f"{language}: {figure}": values for figure, values in figures.items()}
+        memory = await _memory(provider, servers["C"].image, state, size.asleep, progress)
+        return found | {f"C: {figure}": values for figure, values in memory.items()}
     finally:
         await provider.stop()
 
@@ -88,18 +113,35 @@ def compiled(directory: Path) -> tuple[Path, Path, Path]:
     return module, server, client
 
 
-async def _requests(
-    provider: Provider, image: str, programs: tuple[Path, Path], rounds: int, progress: Progress
-) -> Found:
-    server, client = programs
+def _go() -> str | None:
+    """Go's compiler: that of `make languages`, or the one of PATH."""
+    fetched = Path(sys.executable).parents[1] / "languages" / "go" / "go" / "bin" / "go"
+    return str(fetched) if fetched.exists() else shutil.which("go")
+
+
+def _compiled_go(go: str, directory: Path) -> Server:
+    found = Server(directory / "go-server.wasm", directory / "go-server")
+    alone = {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
+    for made, target in ((found.module, {"GOOS": "wasip1", "GOARCH": "wasm"}), (found.program, {})):
+        command = [go, "build", "-C", str(HERE / "go"), "-ldflags=-s -w", "-trimpath", "-o", str(made), "."]
+        variables = {**os.environ, **alone, **target}
+        answer = subprocess.run(command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if answer.returncode:
+            raise BenchmarkFailed(f"go/main.go does not compile: {answer.stderr[-500:]}")
+    return found
+
+
+async def _requests(provider: Provider, server: Server, client: Path, rounds: int, progress: Progress) -> Found:
     rates: dict[str, list[float]] = {name: [] for name in (NATIVE, *HANDLERS)}
     times: dict[str, list[float]] = {name: [] for name in rates}
-    pods = {handler: pod_of(f"serves-{handler}", image) for handler in HANDLERS}
+    pods: list[Pod] = []
     try:
-        with _native(server) as port:
+        with _native(server.program) as port:
             places = {NATIVE: ("127.0.0.1", port)}
-            for handler, pod in pods.items():
-                places[handler] = (await answering(provider, pod, handler), PORT)
+            for handler in HANDLERS:
+                pods.append(pod_of(f"serves-{handler}", server.image))
+                with progress.step(f"compiling, {handler}"):
+                    places[handler] = (await answering(provider, pods[-1], handler, COMPILING_SECONDS), PORT)
             with progress.step(f"requests, {rounds} rounds"):
                 for _ in range(rounds):
                     for name, place in places.items():
@@ -107,7 +149,7 @@ async def _requests(
                         rates[name].append(rate)
                         times[name].append(median)
     finally:
-        for pod in pods.values():
+        for pod in pods:
             await provider.delete_pod(pod.key, 0)
     middle = {name: statistics.median(found) for name, found in rates.items()}
     usual = {name: statistics.median(found) for name, found in times.items()}
@@ -116,6 +158,7 @@ async def _requests(
         f"requests a second, of {NATIVE}": {name: rate / middle[NATIVE] for name, rate in middle.items()},
         "one request, p50, us": usual,
         f"one request, p50, in those of {NATIVE}": {name: took / usual[NATIVE] for name, took in usual.items()},
+        f"one request, p50, more than {NATIVE}, us": {name: took - usual[NATIVE] for name, took in usual.items()},
     }
 
 
@@ -185,6 +228,9 @@ async def answering(provider: Provider, pod: Pod, handler: str, seconds: float =
                 with contextlib.suppress(ConnectionRefusedError):
                     reader, writer = await asyncio.open_connection(addresses[0], PORT)
                     break
+                status = await provider.pod_status(pod.key)
+                if isinstance(status.containers[0].state, Terminated):
+                    raise BenchmarkFailed(f"pod {pod.key.name} has ended: {status.containers[0].state}")
                 await asyncio.sleep(0.0005)
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             if not await reader.read(1):
@@ -198,12 +244,16 @@ async def answering(provider: Provider, pod: Pod, handler: str, seconds: float =
 
 @contextlib.contextmanager
 def _native(server: Path) -> Iterator[int]:
-    """Run the server as a native process; gives its port."""
+    """Run the server as a native process that works on one core at a time; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The listening socket is descriptor 3 in the child, as it is for a guest.
         process = os.posix_spawn(
-            server, [str(server)], {}, file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)], setsigmask=()
+            server,
+            [str(server)],
+            {"GOMAXPROCS": "1"},
+            file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), 3)],
+            setsigmask=(),
         )
         try:
             yield int(listener.getsockname()[1])

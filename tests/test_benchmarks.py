@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.guests.languages import GO
 
 ROOT = Path(__file__).parents[1]
 TIMES = {"all_running", "running_p50", "running_p99", "all_gone"}
@@ -130,6 +133,25 @@ async def test_components_that_serve(tmp_path: Path) -> None:
     assert all(value > 0 for columns in figures.values() for value in columns.values())
     for name in ("requests a second", "one request, p50, us", "PSS, MiB", "first answer after the pod is made, ms"):
         assert {"an instance per request", "reused"} <= figures[f"C: {name}"].keys()
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.timeout(900)
+async def test_guests_that_serve(tmp_path: Path) -> None:
+    """In C, and in Go where it is: its net/http takes the engine half a minute to compile."""
+    answer = await found(tmp_path, "serving", "--pods", "1", "--rounds", "1", "--starts", "1")
+    figures = answer["serving"]
+    columns = {"native", "wasmlet", "wasmlet-dense"}
+    for language in ("C", "Go net/http") if GO.exists() or shutil.which("go") else ("C",):
+        for name in (
+            "requests a second, one connection",
+            "one request, p50, us",
+            "one request, p50, more than native, us",
+        ):
+            assert figures[f"{language}: {name}"].keys() == columns
+        first = figures[f"{language}: first answer after the pod is made, p50, ms"]
+        assert first.keys() == columns - {"native"}
+        assert all(value > 0 for value in first.values())
     assert left_over(tmp_path) == []
 
 
