@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 from aiohttp import web
 
 from tests.kube.server import serving
@@ -190,6 +191,16 @@ async def test_trouble_loses_nothing_and_does_not_list(tmp_path: Path, trouble: 
         assert calls[-1] == ("applied", "c")
         assert reflector.lists == 1
     assert server.watched_from == ["5", "5"]
+
+
+async def test_trouble_that_goes_on_is_said_once(tmp_path: Path) -> None:
+    good = [event("ADDED", "c", 6)]
+    server = Server([listing(5)], [500, 500, 500, 403, 403, good, 500, 500, [event("ADDED", "d", 7), "open"]])
+    with structlog.testing.capture_logs() as lines:
+        async with reflecting(server, tmp_path) as (seen, _):
+            await seen.until(3)
+    said = [line["log_level"] for line in lines if line["event"] == "watch: failed, trying again"]
+    assert said == ["warning", "debug", "debug", "warning", "debug", "warning", "debug"]
 
 
 async def test_a_failed_list_is_never_taken_for_an_empty_one(tmp_path: Path) -> None:

@@ -171,6 +171,8 @@ class Reflector:
         self._fresh = False
         """The version was given by a list, and no watch has ended since."""
         self._lists = 0
+        self._trouble = ""
+        """What the last try failed with."""
 
     @property
     def lists(self) -> int:
@@ -204,7 +206,10 @@ class Reflector:
                 log.info("watch: the version is too old, listing again", path=self._path, error=str(error))
                 self._version = None
             except errors.ApiError as error:
-                log.warning("watch: failed, trying again", path=self._path, error=str(error))
+                # The same again is not news: in an outage of an hour each watch would say it a hundred times.
+                say = log.debug if repr(error) == self._trouble else log.warning
+                self._trouble = repr(error)
+                say("watch: failed, trying again", path=self._path, error=str(error))
                 wait = error.retry_after
             finally:
                 self._following = None
@@ -255,7 +260,7 @@ class Reflector:
             "timeoutSeconds": str(seconds),
         }
         async with self._client.stream(self._path, params, silence=seconds + 30) as content:
-            rest = b""
+            rest, self._trouble = b"", ""
             async for chunk in content.iter_any():
                 lines = chunk.split(b"\n")
                 lines[0] = rest + lines[0]
