@@ -265,15 +265,7 @@ async def test_a_module_that_cannot_run_is_told_in_the_pod_and_an_event_and_reco
 async def test_local_modules_are_refused_without_the_flag(
     control_plane: ControlPlane, kube: Kube, guest: Guest, tmp_path: Path
 ) -> None:
-    config = wasmlet.NodeConfig(
-        kubeconfig=control_plane.node_kubeconfig(NODE),
-        node_name=NODE,
-        node_ip="127.0.0.1",
-        port=0,
-        client_ca_file=control_plane.client_ca_file,
-        state_dir=tmp_path / "state",
-    )
-    async with wasmlet.Node(WasmtimeProvider(WasmtimeProvider.Config(shim_idle_exit=1.0)), config):
+    async with node_of(control_plane, tmp_path, drain=False):
         await kube.apply("p", guest("exiter", EXITER))
         async with asyncio.timeout(30):
             while not (state := (await kube.get("p"))["status"].get("containerStatuses")):

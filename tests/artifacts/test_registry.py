@@ -180,15 +180,24 @@ async def test_tls_and_users(
         assert await pulled(store, reference, trusted, second) == WASM
 
 
-async def test_a_token_server(
-    docker_registry: Path, authority: Authority, store: Store, file: Path, tmp_path: Path
-) -> None:
-    bundle = tmp_path / "bundle.pem"
+@contextlib.asynccontextmanager
+async def with_tokens(
+    program: Path, authority: Authority, directory: Path
+) -> AsyncIterator[tuple[registries.TokenServer, str]]:
+    """A server of tokens, and the address of a registry that wants them."""
+    bundle = directory / "bundle.pem"
     bundle.write_bytes(authority.pem)
     async with (
         registries.token_server(authority.server(["tokens"])) as tokens,
-        registries.registry(docker_registry, tmp_path / "registry", **tokens.config(bundle)) as address,
+        registries.registry(program, directory / "registry", **tokens.config(bundle)) as address,
     ):
+        yield tokens, address
+
+
+async def test_a_token_server(
+    docker_registry: Path, authority: Authority, store: Store, file: Path, tmp_path: Path
+) -> None:
+    async with with_tokens(docker_registry, authority, tmp_path) as (tokens, address):
         reference, config = parse(f"{address}/thing:v1"), insecure(address)
         await pushed(file, reference, config, keys(address))
         assert {user for _, user in tokens.asked} == {f"{USER}:{PASSWORD}"}
@@ -204,12 +213,7 @@ async def test_a_token_server(
 async def test_a_token_serves_until_it_ends(
     docker_registry: Path, authority: Authority, store: Store, file: Path, tmp_path: Path
 ) -> None:
-    bundle = tmp_path / "bundle.pem"
-    bundle.write_bytes(authority.pem)
-    async with (
-        registries.token_server(authority.server(["tokens"])) as tokens,
-        registries.registry(docker_registry, tmp_path / "registry", **tokens.config(bundle)) as address,
-    ):
+    async with with_tokens(docker_registry, authority, tmp_path) as (tokens, address):
         tokens.public = True
         reference, config = parse(f"{address}/thing:v1"), insecure(address)
         await pushed(file, reference, config)

@@ -1,4 +1,4 @@
-"""Pools and what is seen of them, for the tests of the operator's pure parts."""
+"""Pools and what is seen of them, and what the tasks of pools share, for the tests of parts of the operator."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from wasmlet.clock import Pacing
+from wasmlet.kube import Client
+from wasmlet.kube.events import EventRecorder
+from wasmlet.operator.config import OperatorConfig
+from wasmlet.operator.fleet import Fleet
+from wasmlet.operator.health import Metrics, Pulse
+from wasmlet.operator.identity import Approvals
 from wasmlet.operator.pool import Pool
+from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.seen import Member, NodeSeen, PodSeen, Seen, SetSeen
+from wasmlet.operator.shared import Shared, Wakes
 
 NEW, OLD = "edge-new", "edge-old"
 
@@ -69,3 +78,15 @@ def stateful(replicas: int, revision: str = NEW) -> SetSeen:
 
 def seen(members: Sequence[Member], replicas: int, revision: str = NEW) -> Seen:
     return Seen(stateful(replicas, revision), list(members))
+
+
+def shared_of(
+    client: Client, namespace: str, fleet: Fleet, events: EventRecorder, wakes: Wakes, pacing: Pacing
+) -> Shared:
+    """What the tasks of pools share, with the same client for everything."""
+    clock, rng = pacing.clock, pacing.rng
+    approvals = Approvals(client, namespace, pacing)
+    return Shared(
+        OperatorConfig(namespace=namespace), client, client, fleet, events, wakes, clock, rng,
+        Metrics(), Pulse(clock), Waiting(), approvals,
+    )  # fmt: skip

@@ -11,20 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.operator.pools import pod
+from tests.operator.pools import pod, shared_of
 from wasmlet.clock import Pacing
 from wasmlet.kube import Client, errors, load_identity
 from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.drain import LAST_GRACE, PAUSES, Drain
 from wasmlet.operator.draining import CORDON_SECONDS, END_SECONDS, Drains
 from wasmlet.operator.fleet import Fleet
-from wasmlet.operator.health import Metrics, Pulse
-from wasmlet.operator.identity import Approvals
 from wasmlet.operator.pool import LABEL
-from wasmlet.operator.scaling import Waiting
 from wasmlet.operator.seen import DRAINING, Member, NodeSeen, Seen
-from wasmlet.operator.shared import Shared, Wakes
+from wasmlet.operator.shared import Wakes
 from wasmlet.testing import ControlPlane, FakeClock
 
 NODE = "/api/v1/nodes/edge-0"
@@ -47,25 +43,10 @@ class Rig:
         rng, wakes = random.Random(0), Wakes()
         fleet = Fleet(client, "wasmlet", Pacing(clock, rng), wakes.wake)
         more: Any = None  # no events
-        config = OperatorConfig(namespace="wasmlet")
         self.client = client
         self.clock = clock
         self.wake = wakes.of("edge")
-        approvals = Approvals(client, "wasmlet", Pacing(clock, rng))
-        self.shared = Shared(
-            config,
-            client,
-            client,
-            fleet,
-            more,
-            wakes,
-            clock,
-            rng,
-            Metrics(),
-            Pulse(clock),
-            Waiting(),
-            approvals,
-        )
+        self.shared = shared_of(client, "wasmlet", fleet, more, wakes, Pacing(clock, rng))
 
     async def seen(self) -> Seen:
         """The one node, as the API server has it."""

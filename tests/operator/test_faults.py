@@ -14,19 +14,16 @@ import structlog
 
 from tests.operator.forged import lone
 from tests.operator.harness import Fleet, Operator, Raw
+from tests.operator.pools import shared_of
 from wasmlet.clock import Pacing, SystemClock
 from wasmlet.controlplane.faults import Effect, End, ErrorEvent, Fail
 from wasmlet.kube import Client, Identity, load_identity
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.kube.events import EventRecorder
-from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet as Objects
-from wasmlet.operator.health import Metrics, Pulse
-from wasmlet.operator.identity import Approvals
 from wasmlet.operator.keeper import MOST_CONFLICTS, Keeper
 from wasmlet.operator.pool import POOLS
-from wasmlet.operator.scaling import Waiting
-from wasmlet.operator.shared import Shared, Wakes
+from wasmlet.operator.shared import Wakes
 
 pytestmark = pytest.mark.timeout(180)
 SECONDS = 4.0
@@ -92,23 +89,9 @@ class Raced(Client):
 async def keeping(client: Client, raw: Raw) -> AsyncIterator[None]:
     """Keep a pool with that client while the context is open."""
     clock, rng, wakes = SystemClock(), random.Random(0), Wakes()
-    found = Objects(client, "default", Pacing(clock, rng), wakes.wake)
-    config, events = OperatorConfig(namespace="default"), EventRecorder(client, "operator")
-    approvals = Approvals(client, "default", Pacing(clock, rng))
-    shared = Shared(
-        config,
-        client,
-        client,
-        found,
-        events,
-        wakes,
-        clock,
-        rng,
-        Metrics(),
-        Pulse(clock),
-        Waiting(),
-        approvals,
-    )
+    pacing = Pacing(clock, rng)
+    found = Objects(client, "default", pacing, wakes.wake)
+    shared = shared_of(client, "default", found, EventRecorder(client, "operator"), wakes, pacing)
     keeper = Keeper("edge", raw["metadata"]["uid"], shared, lambda: client.get(f"{POOLS}/edge"), removing=False)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(found.run()), group.create_task(keeper.run())]
