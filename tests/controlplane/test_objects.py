@@ -251,6 +251,22 @@ async def test_finalizers_hold_an_object(api: Api) -> None:
     assert (await api("GET", f"{MAPS}/x"))[0] == 404
 
 
+async def test_nothing_is_made_in_a_namespace_that_goes(api: Api) -> None:
+    """Clients know it by its cause."""
+    spaces = "/api/v1/namespaces"
+    await api.ok("POST", spaces, {"metadata": {"name": "going"}})
+    held = {"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}
+    await api.ok("POST", f"{spaces}/going/configmaps", held)
+    await api.ok("DELETE", f"{spaces}/going")
+    code, answer = await api("POST", f"{spaces}/going/configmaps", {"metadata": {"name": "late"}})
+    why = "unable to create new content in namespace going because it is being terminated"
+    assert (code, answer["message"]) == (403, f'configmaps "late" is forbidden: {why}')
+    (cause,) = answer["details"]["causes"]
+    assert (cause["reason"], cause["field"]) == ("NamespaceTerminating", "metadata.namespace")
+    await api.ok("PATCH", f"{spaces}/going/configmaps/held", {"metadata": {"finalizers": None}}, media=MERGE)
+    assert (await api("GET", f"{spaces}/going"))[0] == 404
+
+
 async def test_a_collection_is_deleted_by_selector(api: Api) -> None:
     for name in ("a", "b"):
         await api.ok("POST", MAPS, {"metadata": {"name": name, "labels": {"which": name}}})

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from tests.kube.server import serving
@@ -107,3 +108,30 @@ async def test_names_are_in_the_order_of_what_happened(tmp_path: Path) -> None:
     first = min(name for name in api.events if name.startswith("pod-1."))
     assert int(first.rpartition(".")[2], 16) // 10**9 == int(happened.timestamp())
     assert api.events[first]["firstTimestamp"] == rfc3339(happened)
+
+
+@pytest.mark.parametrize(("code", "cause"), [(403, "NamespaceTerminating"), (404, ""), (403, "")])
+async def test_a_namespace_that_goes_takes_its_events_along(tmp_path: Path, code: int, cause: str) -> None:
+    """One is refused; those that wait for the same namespace are not tried. Another refusal says nothing of others."""
+    taken: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        name = (await request.json())["involvedObject"]["name"]
+        taken.append(name)
+        if "/namespaces/going/" not in request.path:
+            return web.json_response({})
+        details = {"causes": [{"reason": cause, "field": "metadata.namespace"}]}
+        return web.json_response({"kind": "Status", "message": "no", "details": details}, status=code)
+
+    async with serving(answer, tmp_path) as client:
+        recorder = EventRecorder(client, "node")
+        for number in range(5):
+            recorder.record({**pod(number), "namespace": "going"}, "Killing", "x")
+            recorder.record(pod(number + 10), "Killing", "x")
+        await recorder.flush(30)
+        dropped = bool(cause) or code == 404
+        assert [name for name in taken if len(name) == 5] == [f"pod-{number}" for number in range(1 if dropped else 5)]
+        assert [name for name in taken if len(name) > 5] == [f"pod-{number}" for number in range(10, 15)]
+        recorder.record({**pod(99), "namespace": "going"}, "Started", "x")  # it may be there again
+        await recorder.flush(30)
+    assert taken[-1] == "pod-99"

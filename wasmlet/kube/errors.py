@@ -30,6 +30,11 @@ class ApiError(WasmletError):
         self.details = details or {}
         self.retry_after = 0.0
 
+    def caused_by(self, reason: str) -> bool:
+        """Whether the answer names a cause of that kind (`metav1.CauseType`)."""
+        causes = self.details.get("causes")
+        return isinstance(causes, list) and any(isinstance(one, dict) and one.get("reason") == reason for one in causes)
+
 
 class BadRequest(ApiError):
     """400: the request is malformed."""

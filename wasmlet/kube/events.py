@@ -4,7 +4,8 @@
 count of the first one. There are two limits. One object may have 25 events at once, and then one every five minutes
 (the kubelet's spam filter). A node sends 100 events at once, and then 50 a second (the kubelet's --event-burst and
 --event-qps). While the API server is away, the newest 2000 events wait. An event that it refuses for another reason is
-dropped, after several tries if another try may help.
+dropped, after several tries if another try may help. Where its namespace is being deleted, those that wait for the same
+namespace are dropped with it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ TRIES = 12
 _PASSING = (errors.Unreachable, errors.ServerError, errors.Unauthorized, errors.TooManyRequests)
 MESSAGE_BYTES = 1024
 """The API server refuses longer messages."""
+_TERMINATING = "NamespaceTerminating"
+"""The cause that it names where a namespace is being deleted."""
 
 
 @attrs.frozen
@@ -160,8 +163,18 @@ class EventRecorder:
                 tries += not recovery.away
                 if tries >= TRIES or not isinstance(error, _PASSING):
                     log.info("event not sent", reason=waiting.event.reason, error=str(error))
+                    if _without_namespace(error):
+                        self._forget(waiting.event.namespace)
                     return
             await pauses.wait()
+
+    def _forget(self, namespace: str) -> None:
+        """Drop what waits for a namespace: with its pods' ends, that may be thousands of events."""
+        left = [waiting for waiting in self._queue if waiting.event.namespace != namespace]
+        if len(left) < len(self._queue):
+            dropped = len(self._queue) - len(left)
+            log.info("events not sent: their namespace is being deleted", namespace=namespace, count=dropped)
+            self._queue = deque(left, maxlen=QUEUE)
 
     async def _send(self, waiting: _Waiting) -> None:
         event = waiting.event
@@ -198,3 +211,8 @@ class EventRecorder:
             "reportingComponent": "wasmlet",
             "reportingInstance": self._source["host"],
         }
+
+
+def _without_namespace(error: errors.ApiError) -> bool:
+    """Whether an event was refused because its namespace is being deleted, or is gone."""
+    return isinstance(error, errors.ObjectNotFound) or error.caused_by(_TERMINATING)

@@ -213,8 +213,10 @@ class Registry:
         if space is None:
             raise status.not_found(core("namespaces"), call.namespace)
         if "deletionTimestamp" in space.raw["metadata"]:
+            why = f"namespace {call.namespace} is being terminated"
+            cause = Cause("metadata.namespace", why, "NamespaceTerminating")
             why = f"unable to create new content in namespace {call.namespace} because it is being terminated"
-            raise status.forbidden(call.kind, name, why)
+            raise status.forbidden(call.kind, name, why, [cause])
 
     def _admit(self, call: Call, obj: Object) -> None:
         match call.kind.key:

@@ -7,7 +7,7 @@ reasons and the shape of `details` are those of `metav1.Status`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -144,19 +144,24 @@ def invalid(kind: Kind, name: str, causes: list[Cause]) -> ApiError:
     text = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
     dotted = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
     details: Object = {**_details(kind, name), "kind": kind.kind}
-    details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+    details["causes"] = _causes(causes)
     return ApiError(422, "Invalid", f'{dotted} "{name}" is invalid: {text}', details=details)
+
+
+def _causes(causes: Sequence[Cause]) -> list[Object]:
+    return [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
 
 
 def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
-def forbidden(kind: Kind | None, name: str, why: str) -> ApiError:
+def forbidden(kind: Kind | None, name: str, why: str, causes: Sequence[Cause] = ()) -> ApiError:
     if kind is None:
         return ApiError(403, "Forbidden", f"forbidden: {why}", details={})
     message = f'{kind.qualified} "{name}" is forbidden: {why}' if name else f"{kind.qualified} is forbidden: {why}"
-    return ApiError(403, "Forbidden", message, details={**_details(kind, name), "kind": kind.plural})
+    details = {**_details(kind, name), "kind": kind.plural, **({"causes": _causes(causes)} if causes else {})}
+    return ApiError(403, "Forbidden", message, details=details)
 
 
 def unauthorized() -> ApiError:
