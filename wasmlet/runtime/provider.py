@@ -47,7 +47,8 @@ from wasmlet.runtime.assembly import PodsOwner, Setting, assembled
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import Engine
-from wasmlet.runtime.files import volume_rules
+from wasmlet.runtime.files import spread, volume_rules
+from wasmlet.runtime.files.volumes import PODS
 from wasmlet.runtime.handlers import engines_of
 from wasmlet.runtime.logs import reader as logs
 from wasmlet.runtime.logs.inotify import Watcher
@@ -55,7 +56,7 @@ from wasmlet.runtime.logs.reader import Log
 from wasmlet.runtime.network import select
 from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.pods.container import ContainerLife
-from wasmlet.runtime.pods.pod import PodLife
+from wasmlet.runtime.pods.pod import LOGS, PodLife
 from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.client import ShimError
 from wasmlet.runtime.shim.instances import Labels
@@ -113,7 +114,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         await self.check()
         self.state_dir = context.state_dir / "runtime"
         try:
-            self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await in_thread(spread.make, self.state_dir, PODS, LOGS)
             self._watcher = Watcher()
             own = await asyncio.to_thread(machine.name_files)
             dns = Dns(context.cluster_dns, context.cluster_domain, *own)

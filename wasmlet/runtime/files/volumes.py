@@ -46,6 +46,8 @@ PLUGINS = {
     "projected": "kubernetes.io~projected",
     "secret": "kubernetes.io~secret",
 }
+PODS = "pods"
+"""Where in the state directory, and in the one in memory, the files of pods are."""
 IN_MEMORY = frozenset({"secret", "projected", "downwardAPI"})
 """The volumes that a kubelet always has in memory."""
 
@@ -69,12 +71,12 @@ class Storage:
 
     def directory(self, uid: str) -> Path:
         """Everything on disk of one pod."""
-        return self.state_dir / "pods" / beneath.file_name(uid)
+        return self.state_dir / PODS / beneath.file_name(uid)
 
     def in_memory(self, uid: str) -> Path | None:
         """Everything in memory of one pod, where there is a directory for that."""
         base = self.memory.existing()
-        return base / "pods" / beneath.file_name(uid) if base else None
+        return base / PODS / beneath.file_name(uid) if base else None
 
     def images(self) -> set[str]:
         """Digests of the images that pods mount; blocks."""
@@ -96,8 +98,8 @@ class Storage:
         base = self.memory.existing()
         if base is None:
             return
-        for name in () if running else _names(base / "pods"):
-            volumes = base / "pods" / name / "volumes"
+        for name in () if running else _names(base / PODS):
+            volumes = base / PODS / name / "volumes"
             for staged in _names(volumes.parent):
                 if staged != volumes.name:
                     beneath.remove(volumes.parent / staged)
@@ -112,7 +114,7 @@ class Storage:
         """Remove the files of every pod but these: whose end was cut short, or that never ran; blocks."""
         names = {beneath.file_name(uid) for uid in uids}
         bases = [self.state_dir, *filter(None, [self.memory.existing()])]
-        found = {name for base in bases for name in _names(base / "pods")}
+        found = {name for base in bases for name in _names(base / PODS)}
         for name in found - names:
             self.remove(name)
 
@@ -289,7 +291,7 @@ class PodVolumes:
         return on_disk
 
     def _memory_directory(self) -> Path:
-        return self.storage.memory.find() / "pods" / beneath.file_name(self._uid)
+        return self.storage.memory.find() / PODS / beneath.file_name(self._uid)
 
     def _make_empty(self, pod: Pod, volume: Raw, inputs: Inputs) -> None:
         """Make an empty directory, once: what containers have put there stays."""

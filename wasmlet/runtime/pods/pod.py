@@ -40,6 +40,9 @@ from wasmlet.runtime.shim.records import ContainerRecord
 
 log = structlog.get_logger(__name__)
 
+LOGS = "logs"
+"""Where in the state directory the logs of pods are."""
+
 
 class PodLife:
     """One pod UID, from the first `accept` (or what the shim had of it before) to the end of `end`."""
@@ -63,7 +66,7 @@ class PodLife:
         self.stopped = False
         """Whether `stop` has ended it for good."""
         self._published: PodStatus | None = None
-        self.log_directory = f"logs/{beneath.file_name(key.uid)}"
+        self.log_directory = f"{LOGS}/{beneath.file_name(key.uid)}"
         self.volumes = PodVolumes(services.storage, services.clock, key.uid, self._failed_mount)
         self.sandbox = Sandbox(services, key, self._failed_sandbox)
 
