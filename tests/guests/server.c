@@ -126,6 +126,8 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[2], "accept")) accept(3, NULL, NULL);
     if (!strcmp(argv[2], "poll")) poll(&(struct pollfd){.fd = 3, .events = POLLIN}, 1, -1);
     if (!strcmp(argv[2], "sleep")) sleep(100000);
+    if (!strcmp(argv[2], "nobody")) fcntl(3, F_SETFL, O_NONBLOCK);
+    while (!strcmp(argv[2], "nobody")) if (accept(3, NULL, NULL) >= 0 || errno != EAGAIN) die("accept");
     int fd = accept(3, NULL, NULL);
     if (!strcmp(argv[2], "read")) read(fd, buffer, 1);
     if (!strcmp(argv[2], "recv")) recv(fd, buffer, 100, MSG_WAITALL);

@@ -188,7 +188,7 @@ def sent_all_it_takes(connection: socket.socket) -> int:
     return sent
 
 
-@pytest.mark.parametrize("what", ["accept", "poll", "sleep", "read", "recv", "write"])
+@pytest.mark.parametrize("what", ["accept", "nobody", "poll", "sleep", "read", "recv", "write"])
 async def test_a_dense_guest_ends_wherever_it_waits(networked: Runtime, server: str, image: str, what: str) -> None:
     beside = await networked.create(pod_of("print", "here", "sleep", "1000", image=image, name="beside"), DENSE)
     before = await networked.running(beside)
