@@ -75,7 +75,8 @@ async def stay_joined(config: JoinConfig, host: str, make: Callable[[], Provider
         assert runner.server is not None
         try:
             joining = Joining(config, host, config.directory())
-            await Links(await joining.joined(), runner.server, again=joining.again).run()
+            joined = await joining.joined()
+            await Links(joined, runner.server, again=joining.again, mended=joining.mended).run()
         finally:
             await runner.cleanup()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import sys
 from collections.abc import AsyncIterator
@@ -283,11 +284,11 @@ async def test_a_host_that_is_another_gets_no_token(secure: tuple[FarHost, Path]
 class Dialling:
     """Links to a host, on a clock that a test moves."""
 
-    def __init__(self, far: FarHost, runner: web.AppRunner, clock: FakeClock, again: Any = None) -> None:
+    def __init__(self, far: FarHost, runner: web.AppRunner, clock: FakeClock, again: Any = None, **rest: Any) -> None:
         assert runner.server is not None
         far.keys["edge-1"] = hash_of("key")
         self.clock = clock
-        self.links = Links(Joined(far.url, "edge-1", "key"), runner.server, clock, random.Random(1), again)
+        self.links = Links(Joined(far.url, "edge-1", "key"), runner.server, clock, random.Random(1), again, **rest)
         self.task = asyncio.create_task(self.links.run())
 
     def paused(self) -> bool:
@@ -302,8 +303,8 @@ async def dialling(far: FarHost) -> AsyncIterator[Any]:
     await runner.setup()
     made: list[Dialling] = []
 
-    def make(again: Any = None) -> Dialling:
-        made.append(Dialling(far, runner, FakeClock(), again))
+    def make(again: Any = None, **rest: Any) -> Dialling:
+        made.append(Dialling(far, runner, FakeClock(), again, **rest))
         return made[-1]
 
     yield make
@@ -371,6 +372,34 @@ async def test_an_agent_that_the_host_has_forgotten_joins_again_with_a_token_tha
         await dial.clock.until_asleep(links.SPARES)
         assert len(far.dials) == links.SPARES
         assert len(far.joins) == (links.SPARES if token else 0)
+
+
+async def test_a_token_that_is_mended_is_tried_at_once(far: FarHost, dialling: Any, tmp_path: Path) -> None:
+    """Whoever has put it there need not wait for the end of a pause."""
+    file = tmp_path / "token"
+    file.write_text("abcd.0123456789abcdef012X")
+    agent = joining(far, tmp_path, token=None, token_file=file)
+    looked = asyncio.Event()
+
+    async def mended() -> None:
+        agent._clock = dial.clock
+        looked.set()
+        await agent.mended()
+
+    dial = dialling(agent.again, mended=mended)
+    far.keys.clear()
+    async with asyncio.timeout(PATIENCE):
+        await looked.wait()
+        await dial.clock.until_asleep(2 * links.SPARES)
+        dials = len(far.dials)
+        dial.clock.advance(1.0)
+        await dial.clock.until_asleep(2 * links.SPARES)
+        assert len(far.dials) == dials, "it is tried after a pause, if nothing has changed"
+        file.write_text(TOKEN)
+        os.utime(file, ns=(1, 1))  # a clock may tick so slowly that both were written at the same time
+        dial.clock.advance(1.0)
+        await until(lambda: len(far.sockets) == links.SPARES)
+    assert far.keys == {"edge-1": hash_of("key")}
 
 
 async def test_a_host_that_takes_a_token_and_no_key_is_not_asked_over_and_over(

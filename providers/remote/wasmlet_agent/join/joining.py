@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import ssl
@@ -29,6 +30,8 @@ from wasmlet_agent.protocol.joining import AUTHORITIES, JOIN, NAME, TOKEN, JoinA
 log = structlog.get_logger(__name__)
 
 RETRIES = Backoff(initial=0.5, cap=30.0, jitter=0.5)
+_LOOK_SECONDS = 1.0
+"""How often a refused agent looks whether there is another token."""
 ANSWER = aiohttp.ClientTimeout(total=30.0, connect=10.0)
 _MOST_ANSWER = 64 * 1024
 _HASH = "sha256:"
@@ -127,6 +130,8 @@ class Joining:
         self._host = base_url(host)
         self._file = directory / "joined.json"
         self._token: str | None = None
+        self._tried: tuple[int, int] | None = None
+        """Which version of the token's file was read last."""
         self._clock = clock or SystemClock()
 
     async def joined(self) -> Joined:
@@ -182,8 +187,19 @@ class Joining:
         log.info("the agent has joined again", host=self._host, node=joined.name)
         return True
 
+    async def mended(self) -> None:
+        """Wait until the file has another token than the one that was tried last; for ever where there is no file."""
+        file = self._config.token_file
+        if file is None or file == STANDARD_INPUT:
+            await asyncio.Event().wait()
+            return
+        while await in_thread(_version, file) == self._tried:
+            await self._clock.sleep(_LOOK_SECONDS)
+
     async def _secret(self) -> str | None:
         """The token. A file is read again, since another may be in it; standard input cannot be."""
+        if self._config.token_file is not None:
+            self._tried = await in_thread(_version, self._config.token_file)
         token = self._token or await in_thread(self._config.secret)
         if self._config.token_file == STANDARD_INPUT:
             self._token = token
@@ -241,6 +257,15 @@ class Joining:
             files.replace(self._file, encode(joined))
         except OSError as error:
             raise ConfigError(f"{self._file} cannot be written: {error.strerror}") from None
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """What is another number when there is other content in the file; None where it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _trusted(file: Path) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import structlog
@@ -27,8 +28,8 @@ log = structlog.get_logger(__name__)
 SPARES = 2
 MOST_LINKS = 256
 RETRIES = Backoff(initial=0.2, cap=5.0, jitter=0.5)
-REFUSED = Backoff(initial=5.0, cap=60.0, jitter=0.5)
-"""Between the tries while the host refuses: somebody has to do something about it."""
+REFUSED = Backoff(initial=2.0, cap=15.0, jitter=0.5)
+"""Between the tries while the host refuses: somebody has to do something about it, and waits then for the agent."""
 DIAL_SECONDS = 15.0
 _READ = 32 * 1024
 
@@ -37,12 +38,17 @@ class Refused(WasmletError):
     """The host does not take the agent's key."""
 
 
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
 class Links:
     """Keeps spare links to a host.
 
     Args:
         serve: makes the protocol of a connection of the agent's HTTP server.
         again: joins once more when the host does not know the agent; returns whether that worked.
+        mended: returns when there is something new to join with, so that it is tried at once.
     """
 
     def __init__(
@@ -52,8 +58,10 @@ class Links:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         again: Callable[[Joined], Awaitable[bool]] | None = None,
+        mended: Callable[[], Coroutine[Any, Any, None]] = _never,
     ) -> None:
         self._again = again
+        self._mended = mended
         self._joined = joined
         self._serve = serve
         self._clock = clock or SystemClock()
@@ -129,11 +137,23 @@ class Links:
             self._told = text
         if isinstance(failed, Refused):
             if self._again is None or self._forgotten or not await self._again(self._joined):
-                await self._refusals.wait()
+                await self._refused()
             else:
                 self._forgotten = True
         else:
             await self._pauses.wait()
+
+    async def _refused(self) -> None:
+        """Wait until there is something new to join with, or the pause is over."""
+        pause, mended = (asyncio.ensure_future(wait) for wait in (self._refusals.wait(), self._mended()))
+        try:
+            await asyncio.wait([pause, mended], return_when=asyncio.FIRST_COMPLETED)
+            if mended.done():
+                self._refusals.start_over()
+                self._forgotten = False
+        finally:
+            for wait in (pause, mended):
+                wait.cancel()
 
     async def _answer(self, link: aiohttp.ClientWebSocketResponse, use: Callable[[], None]) -> None:
         """Connect the link to the agent's own HTTP server, until either side ends it."""
