@@ -38,8 +38,8 @@ from wasmlet import (
     Unsupported,
     WasmletError,
 )
-from wasmlet.clock import Retries, either
-from wasmlet.concurrency import first_of, in_thread
+from wasmlet.clock import Retries
+from wasmlet.concurrency import in_thread
 from wasmlet.model.inputs import HandedImage
 from wasmlet_remote.batches import Batches, Order, create, delete, forget
 from wasmlet_remote.bodies import Body, body_of
@@ -201,16 +201,25 @@ class RemoteProvider(Provider[Settings]):
             order = delete(key, max(0.0, until - self._clock.monotonic()), keep=keep)
             return self._deletes.put(order) if BATCHED_DELETES in self._supported else self.alone(order)
 
+        async def insist() -> None:
+            while True:
+                await self._again(once)
+                await self._clock.sleep(REPEAT_SECONDS)
+
         end = self._follower.ending(key.uid)
-        done = asyncio.Event()
-        end.add_done_callback(lambda _: done.set())
+        asking = asyncio.ensure_future(insist())
+        waits: list[asyncio.Future[Any]] = [end, asking]
         try:
-            while not end.done():
-                await first_of(self._again(once), done.wait())
-                await either(self._clock, REPEAT_SECONDS, done)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not end.done():
+                await asking
+            return end.result()
         finally:
             self._follower.no_ending(key.uid)
-        return end.result()
+            asking.cancel()
+            await asyncio.wait([asking])
+            if not asking.cancelled():
+                asking.exception()  # the end was told nevertheless
 
     async def pod_status(self, key: PodKey) -> PodStatus:
         found = await understood(ListedPod, await self._read(f"/pods/{key.uid}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import threading
 from pathlib import Path
@@ -41,6 +42,36 @@ async def test_what_cannot_be_written_is_written_later(tmp_path: Path) -> None:
     events = [line["event"] for line in log]
     assert events.count(told) >= 1
     assert events.count("a pod cannot be kept: it does not outlive this agent") == 2
+
+
+async def test_a_disk_that_fails_ends_no_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "no more")
+
+    with structlog.testing.capture_logs() as log:
+        async with claimed(tmp_path / "state", ReferenceProvider) as agent:
+            with monkeypatch.context() as patch:
+                patch.setattr("os.fdatasync", broken)
+                await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
+                await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 2), 0)
+                while not any(isinstance(line, EndedLine) for line in agent.changes.newer(0)):
+                    await agent.changes.told.wait()
+    events = [line["event"] for line in log]
+    assert "a pod cannot be kept: it does not outlive this agent" in events
+    assert "the end of a pod cannot be kept" in events
+
+
+async def test_what_was_told_last_is_kept_by_an_agent_that_stops(tmp_path: Path) -> None:
+    provider = ReferenceProvider()
+    async with claimed(tmp_path / "state", lambda: provider) as agent:
+        await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
+        n = agent.changes.n
+        provider.finish(PodKey("default", "a", "a"), 7)
+        while agent.changes.n <= n:
+            await agent.changes.told.wait()
+    journal = Journal(tmp_path / "state" / "journal")
+    assert b'"exit_code":7' in dict(journal.records())["status/a"]
+    journal.close()
 
 
 async def kept(journal: Path, *names: str) -> None:

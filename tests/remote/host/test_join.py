@@ -398,7 +398,7 @@ async def test_a_token_that_is_mended_is_tried_at_once(far: FarHost, dialling: A
         file.write_text(TOKEN)
         os.utime(file, ns=(1, 1))  # a clock may tick so slowly that both were written at the same time
         dial.clock.advance(1.0)
-        await until(lambda: len(far.sockets) == links.SPARES)
+        await until(lambda: bool(far.sockets))
     assert far.keys == {"edge-1": hash_of("key")}
 
 
