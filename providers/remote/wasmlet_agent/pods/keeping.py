@@ -50,8 +50,8 @@ class Keeping:
     async def keep_ending(self, held: Held, ends_at: datetime, *, keeps: bool) -> None:
         """Keep that a pod is to end, so that the agent's next process goes on with it."""
         commit = self._store.keep_ending(held.key.uid, ends_at, keeps=keeps)
-        # What is only to be ended anew after a loss of power need not wait for the disk.
-        await self._stored(held, commit.durable if keeps else commit.written)
+        if keeps:  # a node loop asks for any other end until it is told, so that need not wait for the disk
+            await self._stored(held, commit.durable)
 
     def _synced(self, held: Held, durable: asyncio.Future[None]) -> None:
         if (error := durable.exception()) is not None:
