@@ -119,13 +119,14 @@ def _cpu() -> float:
 
 async def _by_the_node(network: CniNetwork, pods: list[PodKey]) -> tuple[float, float]:
     began, used = time.perf_counter(), _cpu()
-    async with asyncio.TaskGroup() as group:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for pod in pods:
+                group.create_task(network.add(NetworkRequest(pod)))
+        return time.perf_counter() - began, _cpu() - used
+    finally:
         for pod in pods:
-            group.create_task(network.add(NetworkRequest(pod)))
-    took = time.perf_counter() - began, _cpu() - used
-    for pod in pods:
-        await network.remove(pod.uid)
-    return took
+            await network.remove(pod.uid)
 
 
 def _found(plugin: str, directories: list[Path]) -> Path:
