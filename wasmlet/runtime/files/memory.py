@@ -39,6 +39,8 @@ class Memory:
     def __init__(self, state_dir: Path) -> None:
         self._link = state_dir / "memory"
         self._fallback = state_dir
+        self._known = Path()
+        """Where the link led when it was looked at last: a path is long in the making."""
 
     def find(self) -> Path:
         """The directory; it is made at the first call. Without /dev/shm it is the state directory itself."""
@@ -65,10 +67,13 @@ class Memory:
     def existing(self) -> Path | None:
         """The directory, if it exists: after a reboot it is gone, and only the link is left."""
         try:
-            target = Path(os.readlink(self._link))
-            found = target.lstat()
+            where = os.readlink(self._link)
+            found = os.lstat(where)
         except OSError:
             return None
+        target = self._known
+        if str(target) != where:
+            target = self._known = Path(where)
         ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
         return target if ours else None
 

@@ -24,7 +24,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
 from wasmlet.runtime.files import beneath, idmapped
 from wasmlet.runtime.files.image_files import ImageFiles
-from wasmlet.runtime.files.volumes import PodVolumes, Storage, private
+from wasmlet.runtime.files.volumes import PODS, PodVolumes, Storage, private
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ class Places:
         self._count = 0
         self._name = f"{_start(container)}{attempt}"
         self._disk = on_disk
-        self._memory = storage.memory.find() / "pods" / on_disk.name
+        self._memory = Path(f"{storage.memory.find()}/{PODS}/{on_disk.name}")
         for base in {self._disk, self._memory}:
             for earlier in staged_for(base, container):
                 beneath.remove(earlier)
@@ -97,17 +97,16 @@ class Places:
         name = f"{self._name}-{self._count}"
         if stage.may_be_in_memory:
             try:
-                return _make(self._memory / name, container, path, stage, names)
+                return _make(f"{self._memory}/{name}", container, path, stage, names)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 beneath.remove(self._memory / name)
-        return _make(self._disk / name, container, path, stage, names)
+        return _make(f"{self._disk}/{name}", container, path, stage, names)
 
 
-def _make(place: Path, container: Container, path: str, stage: Stage, names: Sequence[str]) -> str:
-    private(place.parent)
-    directory = str(place)
+def _make(directory: str, container: Container, path: str, stage: Stage, names: Sequence[str]) -> str:
+    private(os.path.dirname(directory))
     _make_directory(directory)
     fill(container, directory, stage, names)
     if stage.image is not None:

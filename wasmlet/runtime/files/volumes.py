@@ -71,12 +71,12 @@ class Storage:
 
     def directory(self, uid: str) -> Path:
         """Everything on disk of one pod."""
-        return self.state_dir / PODS / beneath.file_name(uid)
+        return Path(f"{self.state_dir}/{PODS}/{beneath.file_name(uid)}")  # each pod asks for it a few times
 
     def in_memory(self, uid: str) -> Path | None:
         """Everything in memory of one pod, where there is a directory for that."""
         base = self.memory.existing()
-        return base / PODS / beneath.file_name(uid) if base else None
+        return Path(f"{base}/{PODS}/{beneath.file_name(uid)}") if base else None
 
     def images(self) -> set[str]:
         """Digests of the images that pods mount; blocks."""
@@ -86,9 +86,9 @@ class Storage:
     def remove(self, uid: str) -> None:
         """Remove all files of a pod; blocks."""
         directory = self.directory(uid)
-        with contextlib.suppress(FileNotFoundError):
-            for volume in (directory / "volumes" / PLUGINS["emptyDir"]).iterdir():
-                memory.unmount(volume)
+        volumes = f"{directory}/volumes/{PLUGINS['emptyDir']}"
+        for volume in _names(volumes):
+            memory.unmount(Path(volumes, volume))
         beneath.remove(directory)
         if kept := self.in_memory(uid):
             beneath.remove(kept)
@@ -119,7 +119,7 @@ class Storage:
             self.remove(name)
 
 
-def _names(directory: Path) -> list[str]:
+def _names(directory: Path | str) -> list[str]:
     try:
         return os.listdir(directory)
     except FileNotFoundError:
@@ -355,14 +355,14 @@ def _give_claim(pod: Pod, directory: Path) -> None:
     fs_group.apply(directory, group, only_where_top_differs=policy == "OnRootMismatch")
 
 
-def private(directory: Path) -> None:
+def private(directory: Path | str) -> None:
     """Make a directory and those above it, for this user alone: a volume itself may be open to all."""
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
         return
     except FileNotFoundError:
-        private(directory.parent)
+        private(os.path.dirname(directory))
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o700)
 
