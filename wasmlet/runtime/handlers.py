@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -44,14 +45,14 @@ class Handler:
         version = worker_version(self.engine, module)
         return {"python": str(self.engine.python), "module": str(module), "version": version}
 
-    def sharing(self, namespace: str, state_dir: Path) -> Mapping[str, str | list[str]]:
+    def sharing(self, namespace: str, state_dir: Path) -> Mapping[str, Any]:
         """With whom containers of a namespace share a process, as `wasmlet.worker.wire` has it for `run`.
 
         Args:
             state_dir: of the provider. Pods' files are in its directory `pods`, and in the one that its link `memory`
                 leads to.
         """
-        within = [f"{state_dir.absolute()}/pods", f"{state_dir.absolute()}/memory/pods"]
+        within = (f"{state_dir.absolute()}/pods", f"{state_dir.absolute()}/memory/pods")
         return {"dense": namespace, "within": within} if self.dense else {}
 
 

@@ -40,9 +40,13 @@ class Request:
     OPERATION: ClassVar[str]
 
     def as_message(self) -> wire.Message:
-        """The message, without the number that its reply repeats."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**{name: _plain(value) for name, value in fields.items()}, "op": self.OPERATION}
+        """The message, without the number that its reply repeats, and without fields that have their default values."""
+        message: wire.Message = {"op": self.OPERATION}
+        for name, default in _FIELDS[type(self)]:
+            value = getattr(self, name)
+            if value != default:
+                message[name] = _plain(value)
+        return message
 
     @classmethod
     def of(cls: type[T], message: wire.Message) -> T:
@@ -127,18 +131,10 @@ class Run(Request):
     network: Grant | None = None
     wait: bool = False
 
-    def as_message(self) -> wire.Message:
-        """As in `Request`, without the fields that have their default values."""
-        message = super().as_message()
-        for field in dataclasses.fields(self):
-            if field.default is not dataclasses.MISSING and getattr(self, field.name) == field.default:
-                del message[field.name]
-        return message
-
     @classmethod
     def of(cls, message: wire.Message) -> Run:
         name, labels, log = check_id(message.get("id")), message.get("labels"), check_log(message.get("log"))
-        if not isinstance(labels, Mapping) or len(wire.pack(dict(labels))) > wire.MAX_LABELS:
+        if not isinstance(labels, Mapping) or not _fit(labels):
             raise wire.WireError(f"expected labels as an object of at most {wire.MAX_LABELS} bytes")
         size, files = message.get("log_size"), message.get("log_files")
         if not at_least(size, 1) or not at_least(files, 2):
@@ -289,6 +285,15 @@ class Shutdown(Request):
 
 REQUESTS = (Hello, List, Warm, Run, Stop, Resize, Given, Exec, Attach, Detach, Forget, Shutdown)
 _BY_NAME: Mapping[str, type[Request]] = {request.OPERATION: request for request in REQUESTS}
+_FIELDS: Mapping[type[Request], tuple[tuple[str, Any], ...]] = {
+    request: tuple((field.name, field.default) for field in dataclasses.fields(request)) for request in REQUESTS
+}
+"""The fields of each request, with their default values."""
+
+
+def _fit(labels: Mapping[str, Any]) -> bool:
+    """Whether they are not too long as JSON, where no character takes more than twelve bytes."""
+    return 12 * len(str(labels)) <= wire.MAX_LABELS or len(wire.encoded(labels)) <= wire.MAX_LABELS
 
 
 def _plain(value: Any) -> Any:

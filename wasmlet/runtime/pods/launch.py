@@ -7,9 +7,9 @@ guest.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import attrs
 
@@ -28,10 +28,10 @@ from wasmlet.runtime.pods.image_volumes import ensure_volumes
 from wasmlet.runtime.pods.plan import Limits, StartPlan
 from wasmlet.runtime.pods.pulling import ImageSources, module_of
 from wasmlet.runtime.services import RuntimeServices
-from wasmlet.runtime.shim.client import ShimError
 from wasmlet.runtime.shim.instances import Say, Shown
 from wasmlet.runtime.shim.records import ContainerRecord, spec_of
-from wasmlet.worker import messages, wire
+from wasmlet.worker import messages
+from wasmlet.worker.fields import Resources, ZygoteKey
 
 
 @attrs.frozen
@@ -125,28 +125,24 @@ async def carry_out(launch: Launch, limits: Limits, log_path: str, services: Run
 
 
 def _run_request(launch: Launch, limits: Limits, log_path: str, services: RuntimeServices) -> messages.Run:
-    """What the shim is asked to run, with an id of its own for this instance.
-
-    Raises:
-        ShimError: the shim would refuse it.
-    """
+    """What the shim is asked to run, with an id of its own for this instance."""
     plan, handler = launch.plan, launch.handler
-    fields = {
-        "id": secrets.token_hex(16),
-        "labels": plan.labels.as_message(),
-        "log": log_path,
-        "zygote": handler.zygote,
-        "message": launch.mounts.message,
-        "resources": limits.message,
-        "wait": True,
+    more: dict[str, Any] = {
         **services.log_limits,
         **plan.streams,
         **handler.sharing(plan.labels.pod.namespace, services.storage.state_dir),
     }
-    try:
-        return dataclasses.replace(messages.Run.of(fields), network=plan.grant)
-    except wire.WireError as error:
-        raise ShimError(str(error)) from error
+    return messages.Run(
+        id=secrets.token_hex(16),
+        labels=plan.labels.as_message(),
+        log=log_path,
+        zygote=ZygoteKey.of(handler.zygote),
+        message=launch.mounts.message,
+        resources=Resources.of(limits.message),
+        network=plan.grant,
+        wait=True,
+        **more,
+    )
 
 
 def left_out(launch: Launch, module: Module) -> str:
