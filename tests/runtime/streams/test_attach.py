@@ -196,7 +196,7 @@ async def test_nothing_is_left_of_those_who_left(runtime: Runtime, image: str) -
     # Nobody is attached any more, so unfinished lines wait again; `kubectl logs` shows whole ones.
     assert (
         Entries(b"", False)
-        .feed((runtime.state_dir / "runtime/logs" / key.uid / "main/0.log").read_bytes())
+        .feed((runtime.state_dir / "runtime/logs" / key.uid / "main.0.log").read_bytes())
         .count(b"\n")
         == 30
     )
