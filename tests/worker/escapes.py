@@ -25,6 +25,7 @@ from tests.worker import harness
 from tests.worker.escape_engine import DEEDS
 from tests.worker.harness import POD, Shim, running
 from wasmlet.worker.grants import Grant, Port, Rule
+from wasmlet.worker.supervisor.store import RECORDS
 
 GRANTED, OTHER = ("127.9.0.12", 9), "127.9.0.13"
 STATUS = ("Seccomp", "NoNewPrivs", "CapEff", "CapPrm", "Uid", "Groups", "Threads")
@@ -73,7 +74,7 @@ def _all(
         "pids": [shim.pid, shim.zygote_pid(), known["sibling"]],
         "state": str(shim.state),
         "secret": str(directory / "theirs/file"),
-        "records": [str(path) for path in (shim.state / "containers").iterdir()],
+        "records": [str(shim.state / RECORDS)],
         "logs": [str(path) for path in (shim.state / "logs").glob("*/*")],
     }
     with socket.create_server((POD, 0)) as probe:

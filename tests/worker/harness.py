@@ -17,6 +17,7 @@ from typing import Any
 
 from wasmlet.worker import wire
 from wasmlet.worker.grants import TCP
+from wasmlet.worker.supervisor.store import RECORDS
 from wasmlet.worker.supervisor.zygotes import SPARE
 
 WORKER = Path(wire.__file__).parent
@@ -169,6 +170,17 @@ class Shim:
 
     def running(self, name: str) -> dict[str, Any]:
         return self.connection.until(name, wire.RUNNING)
+
+    def recorded(self, name: str) -> dict[str, Any]:
+        """What the file of records says of a container now; {} where it says nothing of it."""
+        said: dict[str, Any] = {}
+        for line in filter(None, (self.state / RECORDS).read_text().split("\n")):
+            fields = json.loads(line)
+            if name in fields.get("gone", ()):
+                said = {}
+            elif fields.get("id") == name:
+                said = fields
+        return said
 
     def log(self, name: str) -> bytes:
         return (self.state / "logs" / name / "0.log").read_bytes()

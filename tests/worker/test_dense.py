@@ -32,7 +32,7 @@ def test_runs_containers_of_a_group_in_one_process(tmp_path: Path, python: str) 
         assert record["created"] <= record["started"] <= record["finished"]
         assert shim.output(name) == b"hello\n[['COLOR', 'blue']]\n"
         assert shim.output(name, "stderr") == b"oops\n"
-        assert json.loads((shim.state / "containers" / f"{name}.json").read_text().splitlines()[-1]) == record
+        assert shim.recorded(name) == record
         same = [shim.running(shim.run("start", "sleep", "1000", dense="first")) for _ in range(3)]
         other = shim.running(shim.run("start", "sleep", "1000", dense="second"))
         alone = shim.running(shim.run("start", "sleep", "1000"))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.worker.harness import Connection, Shim, running, wait_gone
 from wasmlet.worker import wire
+from wasmlet.worker.supervisor.store import RECORDS
 
 
 def test_an_exec_gets_what_its_container_was_given(tmp_path: Path, python: str) -> None:
@@ -24,7 +25,7 @@ def test_an_exec_gets_what_its_container_was_given(tmp_path: Path, python: str) 
         assert b"'descriptors': [0, 1, 2, 3, 6]" in output
         assert shim.log(name) == b""
         assert [item["id"] for item in shim.connection.ask("list")] == [name]
-        assert os.listdir(shim.state / "containers") == [f"{name}.json"]
+        assert {json.loads(line)["id"] for line in (shim.state / RECORDS).read_text().split()} == {name}
 
 
 def test_how_an_exec_fails(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class Rotating:
         self.path = path
         self.splitter = Splitter("stdout")
         self.log = LogFile(str(path), 10**9, max_files)
+        self.log.open()
         self.second = 0
 
     def write(self, data: bytes) -> None:

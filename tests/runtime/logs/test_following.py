@@ -154,6 +154,7 @@ async def test_follow_gets_to_the_last_line_however_often_a_log_is_rotated(
 
     def flood() -> None:
         log = LogFile(str(tmp_path / "0.log"), 1000, most, compress)
+        log.open()
         for pause in range(pauses):
             for line in range(count):
                 log.write(b"1 stdout F %d %d %s\n" % (pause, line, b"x" * 300))
@@ -255,6 +256,7 @@ async def test_who_follows_reads_on_after_the_disk_was_full(tmp_path: Path, watc
     """An entry of which the disk took a part is read once, and so is what comes after it."""
     path = tmp_path / "logs" / "0.log"
     log, splitter = LogFile(str(path)), Splitter("stdout")
+    log.open()
     before, entry = splitter.feed(b"before\n", 1), splitter.feed(b"cut in two\n", 2)
     log.write(before)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

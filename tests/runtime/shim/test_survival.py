@@ -24,6 +24,7 @@ from wasmlet.model.pod import PodKey
 from wasmlet.model.status import Running, Terminated
 from wasmlet.provider import NodeContext
 from wasmlet.runtime import RuntimeConfig
+from wasmlet.worker.supervisor.store import RECORDS
 
 
 def pid_of(runtime: Runtime, key: PodKey) -> int:
@@ -183,9 +184,8 @@ async def test_a_killed_shim(runtime: Runtime, image: str) -> None:
 async def test_shim_and_state_are_both_lost(runtime: Runtime, image: str) -> None:
     key = await runtime.create(pod_of("sleep", "1000", image=image))
     await runtime.running(key)
-    (record,) = (runtime.state_dir / "runtime" / "containers").iterdir()
     os.kill(runtime.shim, signal.SIGSTOP)  # so that it writes no more
-    record.unlink()
+    (runtime.state_dir / "runtime" / RECORDS).unlink()
     await asyncio.to_thread(kill, runtime.shim)
     lost = await runtime.ended(key)
     assert (lost.exit_code, lost.reason) == (137, "ContainerStatusUnknown")

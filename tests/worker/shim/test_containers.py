@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ def test_runs_a_container_to_its_end(tmp_path: Path, python: str) -> None:
         assert record["labels"] == {"name": name}
         assert shim.output(name) == b"hello\nthe module\n"
         assert shim.output(name, "stderr") == b"oops\n"
-        assert json.loads((shim.state / "containers" / f"{name}.json").read_text().splitlines()[-1]) == record
+        assert shim.recorded(name) == record
 
 
 def test_a_child_has_nothing_but_what_it_was_given(tmp_path: Path, python: str) -> None:

@@ -27,6 +27,7 @@ from tests.worker.harness import (
     wait_gone,
 )
 from wasmlet.worker import wire
+from wasmlet.worker.supervisor.store import RECORDS
 
 
 def test_lists_until_forgotten(tmp_path: Path) -> None:
@@ -36,7 +37,8 @@ def test_lists_until_forgotten(tmp_path: Path) -> None:
         assert {item["id"] for item in shim.connection.ask("list")} == {done, busy}
         assert shim.connection.ask("forget", ids=[done, busy, "unknown"]) == {"count": 1}
         assert [item["id"] for item in shim.connection.ask("list")] == [busy]
-        assert [path.stem for path in (shim.state / "containers").iterdir()] == [busy]
+        assert shim.recorded(done) == {}
+        assert shim.recorded(busy)["id"] == busy
 
 
 def test_goes_on_without_a_node_loop(tmp_path: Path) -> None:
@@ -59,7 +61,7 @@ def test_a_start_that_is_waited_for_takes_one_message(tmp_path: Path) -> None:
             assert (told["re"], told["event"]) == (number, "container")
             if told["container"]["state"] == wire.RUNNING:
                 break
-            assert shim.connection.next()["container"]["state"] == wire.RUNNING  # the zygote was not there yet
+            shim.running(told["container"]["id"])  # the zygote was not there yet
         else:
             raise AssertionError("every start was slow")
         ask_to_run(shim, 71, f"{number:016}", "start")  # once more, as after a lost connection
@@ -177,7 +179,7 @@ def test_sigterm_ends_containers_first_and_records_it(tmp_path: Path) -> None:
         shim.running(name)
         os.kill(shim.pid, 15)
         wait_gone(shim.pid)
-        record = json.loads((shim.state / "containers" / f"{name}.json").read_text().splitlines()[-1])
+        record = shim.recorded(name)
         assert (record["state"], record["exit_code"]) == (wire.ENDED, 143)
         assert unconnected(shim.state)
 
@@ -198,10 +200,10 @@ def test_leaves_by_itself_when_nobody_needs_it(tmp_path: Path) -> None:
         name = shim.run("start", "sleep", "0.5")
         shim.connection.close()
         wait_gone(shim.pid)
-        record = json.loads((shim.state / "containers" / f"{name}.json").read_text().splitlines()[-1])
+        record = shim.recorded(name)
         assert record["exit_code"] == 0  # it stayed for as long as the container ran
         assert sorted(path.name for path in shim.state.iterdir()) == [
-            "containers", "logs", "shim.lock", "shim.log", "state.json",
+            "logs", RECORDS, "shim.lock", "shim.log", "state.json",
         ]  # fmt: skip
 
 
@@ -219,7 +221,7 @@ def test_stays_while_connected(tmp_path: Path) -> None:
         ({"id": 7}, "container id"),
         ({"log": "/etc/passwd"}, "below logs/"),
         ({"log": "logs/../../x"}, "below logs/"),
-        ({"log": "containers/x"}, "below logs/"),
+        ({"log": RECORDS}, "below logs/"),
         ({"labels": "text"}, "labels"),
         ({"labels": {"x": "y" * 20_000}}, "labels"),
         ({"zygote": {"python": "python", "module": "x"}}, "absolute paths"),

@@ -34,8 +34,8 @@ class Operations(Protocol):
 
     loop: Loop
     groups: Groups
-    on_change: Callable[[Record], None]
-    """Called after each change of a record."""
+    on_change: Callable[[Record, bytes], None]
+    """Called after each change of a record, with its JSON (of one that is starting, that may be empty)."""
 
     @property
     def confinement(self) -> Mapping[str, str]: ...
@@ -102,14 +102,14 @@ class Listener:
         """Whether a node loop hears of changes."""
         return any(connection.watches for connection in self.connections)
 
-    def _changed(self, record: Record) -> None:
+    def _changed(self, record: Record, data: bytes) -> None:
         if record.state == wire.STARTING:
             self._untold[record.id] = record
             if self._slow is None:
                 self._slow = self._shim.loop.later(SLOW_SECONDS, self._tell_of_slow_ones)
         else:
             self._untold.pop(record.id, None)
-            self._tell(record)
+            self._tell(record, data)
 
     def _tell_of_slow_ones(self) -> None:
         self._slow = None
@@ -119,18 +119,15 @@ class Listener:
         """Tell of all that is starting, too: who is told knows all that the shim knows."""
         untold, self._untold = self._untold, {}
         for record in untold.values():
-            self._tell(record)
+            self._tell(record, record.encoded())
 
-    def _tell(self, record: Record) -> None:
-        event: wire.Message = {"event": "container", "container": record.as_message()}
-        data = b""
+    def _tell(self, record: Record, data: bytes) -> None:
         for connection in list(self.connections):
             number = connection.asked.pop(record.id, None)
             if number is not None:
-                connection.send(wire.pack({**event, "re": number}))
+                connection.send(wire.pack_with({"event": "container", "re": number}, "container", data))
             elif connection.watches:
-                data = data or wire.pack(event)
-                connection.send(data)
+                connection.send(wire.pack_with({"event": "container"}, "container", data))
 
     def gone(self, connection: Connection) -> None:
         self.connections.discard(connection)

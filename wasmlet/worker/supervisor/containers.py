@@ -24,6 +24,7 @@ from .crilog import LogFile, Splitter
 from .groups import Group
 from .processes import Hooks, Process
 from .records import Record, fitting
+from .stages import Stage
 from .termination import TerminationMessage
 
 CHUNK = 64 * 1024
@@ -97,6 +98,11 @@ class Container(Process):
             raise wire.WireError("the container has no control group, and its engine cannot change its limit of memory")
         self._resources = resources
 
+    def open_log(self) -> None:
+        """Make its log, unless it has ended; to be called before its output is read."""
+        if self.stage is not Stage.ENDED:
+            self._log.open()
+
     @property
     def limited(self) -> bool:
         """Whether its control group holds its limit of memory, so that its engine need not."""
@@ -167,6 +173,14 @@ class Container(Process):
     # The streams
 
     def _make_streams(self) -> tuple[int, int, int]:
+        stdout, stderr = self._make_outputs()
+        try:
+            return self._make_input(stdout), stdout, stderr
+        except BaseException:
+            wire.close((stdout, stderr))
+            raise
+
+    def _make_outputs(self) -> tuple[int, int]:
         made: list[int] = []
         try:
             if self._settings.tty:
@@ -174,24 +188,27 @@ class Container(Process):
                 made += (slave,)
                 self._pump(master, "stdout")
                 made += (os.dup(slave),)
-                first = os.dup(slave) if self._settings.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-                made += (first,)
                 if self._settings.stdin:
                     self._stdin = os.dup(master)
-                return first, made[0], made[1]
+                return made[0], made[1]
             for stream in ("stdout", "stderr"):
                 reader, writer = os.pipe2(os.O_CLOEXEC)
                 made.append(writer)
                 self._pump(reader, stream)
-            if self._settings.stdin:
-                first, self._stdin = os.pipe2(os.O_CLOEXEC)
-                os.set_blocking(self._stdin, False)
-            else:
-                first = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            return first, made[0], made[1]
+            return made[0], made[1]
         except BaseException:
             wire.close(made)
             raise
+
+    def _make_input(self, terminal: int) -> int:
+        """The child's stdin; `terminal` is its stdout."""
+        if not self._settings.stdin:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        if self._settings.tty:
+            return os.dup(terminal)
+        reader, self._stdin = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._stdin, False)
+        return reader
 
     def _pump(self, reader: int, stream: str) -> None:
         os.set_blocking(reader, False)
@@ -240,6 +257,7 @@ class Container(Process):
             note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
             record.message = f"{record.message}\n{note}".strip()
         record.message = fitting(record.message)
+        self._log.open()
         self._log.close()
         self._close_streams()
         if self.network is not None:

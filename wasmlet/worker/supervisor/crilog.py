@@ -86,13 +86,12 @@ class LogFile:
         max_files: int = MAX_FILES,
         compress: Callable[[str], None] = lambda name: None,
     ) -> None:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         self._path = path
         self._max_size = max_size
         self._max_files = max_files
         self._compress = compress
-        self._file = self._open()
-        self._size = os.fstat(self._file).st_size
+        self._file = -1
+        self._size = 0
         self._cut = b""
         """The rest of the last entry, if only a part of it could be written; `_size` includes it."""
         self._cut_at = 0
@@ -100,6 +99,15 @@ class LogFile:
         self.rotated = 0
         """How many files were full so far; this is also the number of the last full file."""
         self.lost = 0
+
+    def open(self) -> None:
+        """Make the file, with the directories above it. Where that is not possible, it is tried again with each entry.
+
+        The first entry does that, too. But a container that writes nothing is to have a log, too.
+        """
+        with contextlib.suppress(OSError):
+            if self._file < 0:
+                self._open()
 
     @property
     def position(self) -> tuple[int, int]:
@@ -132,17 +140,22 @@ class LogFile:
             os.close(self._file)
             self._file = -1
 
-    def _open(self) -> int:
+    def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._path, flags, 0o600)
+        try:
+            self._file = os.open(self._path, flags, 0o600)
+        except FileNotFoundError:
+            _make_directory(os.path.dirname(self._path))
+            self._file = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._file).st_size
 
     def _append(self, entries: bytes) -> None:
         """Write the entries. Where the disk takes a part of them, the entry at its end is completed later."""
         if not entries:
             return
         try:
-            if self._file < 0:  # it could not be made when the one before was full
-                self._file = self._open()
+            if self._file < 0:  # it could not be made before
+                self._open()
             written = os.write(self._file, entries) if self._completed() else 0
         except OSError:
             written = 0
@@ -177,6 +190,16 @@ class LogFile:
                 os.unlink(name)
         if number - 1 > max(0, oldest):
             self._compress(f"{self._path}.{number - 1}")
-        with contextlib.suppress(OSError):
-            self._file = self._open()
+        self.open()
         return True
+
+
+def _make_directory(path: str) -> None:
+    """Make a directory for this user alone, and those above it."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_directory(os.path.dirname(path))
+        os.mkdir(path, 0o700)

@@ -1,30 +1,24 @@
-"""Records: what the shim knows of each container, in memory and in files, so that the next shim knows it, too.
+"""Records: what the shim knows of each container. `store` keeps them in a file, so that the next shim knows it, too.
 
-A record file gets one more line whenever the record changes, and the last complete line counts. So a record is never
-half written. Only the shim writes these files, and no guest can reach them, so they can be trusted. This module also
-checks the state directory itself (owner, format, boot).
+This module also checks the state directory itself (owner, format, boot).
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import fcntl
 import json
 import os
 import stat
-import time
 from typing import Any
 
 from .. import linux, wire
-from ..fields import check_id
-from ..log import log_problem
 
-FORMAT = 1
+FORMAT = 2
 """Grows when the files in a state directory change in a way that an older or newer wasmlet cannot read."""
 
-CONTAINERS = "containers"
+_READABLE = (1, FORMAT)
+"""In format 1 each container has a file of its own for its record, see `store`."""
 
 MAX_ENCODED = 24 * 1024
 """The most bytes of a record's `message` as JSON (where one character may take six bytes). A record must fit into a
@@ -102,76 +96,9 @@ class Record:
     def as_message(self) -> dict[str, Any]:
         return dict(vars(self))
 
-
-class Store:
-    """The record files of a state directory, which must be the current directory."""
-
-    def __init__(self) -> None:
-        os.makedirs(CONTAINERS, mode=0o700, exist_ok=True)
-
-    def save(self, record: Record) -> None:
-        """Write the record. A full disk loses the file, not the container: memory still has the record."""
-        path = f"{CONTAINERS}/{record.id}.json"
-        try:
-            # The file is made once for each container: on many file systems that costs more than all the rest here.
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                data = b"\n" + json.dumps(record.as_message()).encode()
-                if os.write(file, data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            finally:
-                os.close(file)
-        except OSError as error:
-            log_problem(f"cannot write {path}: {error}")
-
-    def remove(self, record: Record) -> None:
-        try:
-            os.unlink(f"{CONTAINERS}/{record.id}.json")
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            log_problem(f"cannot remove the record of {record.id}: {error}")
-
-    def load(self, rebooted: bool) -> list[Record]:
-        """Every record on file. One that had not ended belonged to a shim that died: it is marked as lost and saved.
-
-        A file that cannot be read is put aside under another name and reported.
-        """
-        known = {field.name for field in dataclasses.fields(Record)}
-        records = []
-        for name in sorted(os.listdir(CONTAINERS)):
-            path = f"{CONTAINERS}/{name}"
-            if not name.endswith(".json"):
-                continue
-            try:
-                if not os.path.getsize(path):  # the shim died before it had written the record
-                    os.unlink(path)
-                    continue
-                fields = _last(path)
-                record = Record(**{key: value for key, value in fields.items() if key in known})
-                check_id(record.id)
-            except (OSError, ValueError, TypeError, AttributeError, wire.WireError) as error:
-                log_problem(f"cannot read {path}, put aside: {error}")
-                os.rename(path, path + ".bad")
-                continue
-            if record.state != wire.ENDED:
-                record.state, record.reason, record.exit_code = wire.ENDED, wire.LOST, wire.LOST_CODE
-                what = "the machine was restarted" if rebooted else "the shim that ran it has died"
-                record.message = f"The container could not be located: {what}"
-                record.finished = time.time()
-                self.save(record)
-            records.append(record)
-        return records
-
-
-def _last(path: str) -> Any:
-    """The last complete line of a file."""
-    with open(path, "rb") as file:
-        lines = [line for line in file.read().split(b"\n") if line]
-    for line in reversed(lines[1:]):
-        with contextlib.suppress(ValueError):
-            return json.loads(line)
-    return json.loads(lines[0] if lines else b"")
+    def encoded(self) -> bytes:
+        """As JSON: for the file and, in a message, for node loops."""
+        return wire.encoded(vars(self))
 
 
 def lock_state_dir(state_dir: str) -> tuple[int, bool]:
@@ -210,7 +137,7 @@ def lock_state_dir(state_dir: str) -> tuple[int, bool]:
         pass
     except (OSError, ValueError) as error:
         raise StateError(f"cannot read {state_dir}/state.json: {error}") from error
-    if before is not None and before.get("format") != FORMAT:
+    if before is not None and before.get("format") not in _READABLE:
         raise StateError(
             f"the state directory {state_dir} has format {before.get('format')}, expected {FORMAT}: "
             "use the wasmlet that wrote it, or another state directory"

@@ -30,8 +30,9 @@ from .containers import Container, Settings
 from .execs import Exec, check_descriptors
 from .groups import Groups
 from .processes import Hooks, Process
-from .records import Record, Store
+from .records import Record
 from .stages import Stage
+from .store import Store
 from .workers import DenseContainer, Directory, Worker
 from .zygotes import IDLE_SECONDS, Zygote
 
@@ -66,7 +67,7 @@ class Shim:
         self._idle_exit = idle_exit
         self._idle: Timer | None = None
         self._leaving = False
-        self.on_change: Callable[[Record], None] = lambda record: None
+        self.on_change: Callable[[Record, bytes], None] = lambda record, data: None
         self._listener = Listener(self)
         self._catch_signals()
         self.consider_leaving()
@@ -94,7 +95,10 @@ class Shim:
         record = container.record
         self.records[request.id], self._running[request.id] = record, container
         begin(container)
-        if record.state != wire.ENDED and not record.pid:
+        container.open_log()  # while its guest begins
+        if container.waits and not request.dense:
+            self.on_change(record, b"")  # it is on file before it is given to a process
+        elif record.state != wire.ENDED and not record.pid:
             self._changed(container)
         return record
 
@@ -156,18 +160,15 @@ class Shim:
         """A node loop that watches has been told of this container: what it says then is told once."""
         if record.unheard:
             record.unheard.clear()
-            self._store.save(record)
+            self._store.save(record, record.encoded())
 
     def forget(self, names: Sequence[str]) -> int:
         """Drop the records of these containers, but keep those that have not ended; return how many were dropped."""
-        count = 0
-        for name in names:
-            if name in self.records and name not in self._running:
-                record = self.records.pop(name)
-                self._store.remove(record)
-                self._compressor.forget(record.log)
-                count += 1
-        return count
+        ended = [name for name in dict.fromkeys(names) if name in self.records and name not in self._running]
+        for name in ended:
+            self._compressor.forget(self.records.pop(name).log)
+        self._store.remove(ended)
+        return len(ended)
 
     def hello(self, request: messages.Hello) -> None:
         """A node loop has greeted."""
@@ -266,8 +267,8 @@ class Shim:
         return not any(zygote.making for zygote in self._zygotes.values())
 
     def _changed(self, container: Process) -> None:
-        record = container.record
-        self._store.save(record)
+        record, data = container.record, container.record.encoded()
+        self._store.save(record, data)
         if record.state == wire.ENDED:
             self._running.pop(record.id, None)
             self._retried.discard(record.id)
@@ -275,7 +276,7 @@ class Shim:
             self.consider_leaving()
             if len(self._zygotes) > len(self._newest):
                 self._retire_zygotes()
-        self.on_change(record)
+        self.on_change(record, data)
 
     def _refused(self, name: str, what: str) -> None:
         """A container wanted to dial this, and may not."""

@@ -26,7 +26,7 @@ class TerminationMessage:
 
     Args:
         wanted: as `message` of the operation `run` (see `wire`).
-        mounts: the container's mounts, which stay the caller's.
+        mounts: the container's mounts, which stay the caller's, open until `take` was called.
 
     Raises:
         wire.WireError: `wanted` is not of that form.
@@ -44,7 +44,7 @@ class TerminationMessage:
         ):
             raise wire.WireError(f"expected the number of a mount and a path in it, found {str(wanted)[:200]!r}")
         self._parts = parts
-        self._mount = -1 if mount is None else os.dup(mounts[mount])
+        self._mount = -1 if mount is None else mounts[mount]
         self._tail: bytes | None = b"" if wanted.get("logs") else None
 
     def feed(self, data: bytes) -> None:
@@ -53,13 +53,11 @@ class TerminationMessage:
             self._tail = (self._tail + data[-MAX_LOG:])[-MAX_LOG:]
 
     def take(self, exit_code: int) -> str:
-        """The message of a container that has ended with this code. May be called once, because it closes the mount."""
+        """The message of a container that has ended with this code."""
         data = b""
         if self._mount >= 0:
             with contextlib.suppress(OSError):  # the file was never made, was removed, or is not a file any more
                 data = _read(self._mount, self._parts)
-            os.close(self._mount)
-            self._mount = -1
         if not data and self._tail and exit_code != 0:
             data = b"".join(self._tail.splitlines(keepends=True)[-MAX_LOG_LINES:])
         return data.decode(errors="replace")

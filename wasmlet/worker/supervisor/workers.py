@@ -83,9 +83,7 @@ class DenseContainer(Container):
         self.worker: Worker | None = None
 
     def prepare(self) -> None:
-        nothing, stdout, stderr = self._make_streams()
-        os.close(nothing)
-        self._child_streams = (stdout, stderr)
+        self._child_streams = stdout, stderr = self._make_outputs()
         if self.network is not None:
             try:
                 self._child_streams = (stdout, stderr, self.network.connect())

@@ -1,0 +1,170 @@
+"""The file of a state directory that has the records of its containers, so that the next shim knows them, too.
+
+It gets a line whenever a record changes, and one for records that are dropped; the last line about a container counts.
+So a record is never half written. One file for all costs a container no files of its own. The file is written anew
+where most of it is out of date. Only the shim writes it, and no guest can reach it, so it can be trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .. import wire
+from ..fields import check_id
+from ..log import log_problem
+from .records import Record
+
+RECORDS = "records.jsonl"
+"""The file's name."""
+
+_BEFORE = "containers"
+"""The directory in which earlier versions had a file for each container."""
+_GONE = "gone"
+_LEAST, _RATIO = 256 * 1024, 4
+"""The file is written anew when it has this many bytes, and so many times the bytes of what is in force."""
+_SIZE = 700
+"""About how many bytes a record has."""
+
+
+class Store:
+    """The records of the state directory, which must be the current directory."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Record] = {}
+        self._file = -1
+        self._size = 0
+        self._open()
+
+    def save(self, record: Record, data: bytes) -> None:
+        """Write the record, whose JSON is `data`. A full disk loses the line, not the container: memory has it."""
+        self._known[record.id] = record
+        self._append(data)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Drop the records of these containers."""
+        known = [name for name in names if self._known.pop(name, None) is not None]
+        if known:
+            self._append(wire.encoded({_GONE: known}))
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file = os.open(RECORDS, flags, 0o600)
+        self._size = os.fstat(self._file).st_size
+
+    def _append(self, data: bytes) -> None:
+        # The line begins with the end of the one before, of which a full disk may have taken only a part.
+        line = b"\n" + data
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            log_problem(f"cannot write {RECORDS}: {error}")
+        self._size += len(line)
+        if self._size > max(_LEAST, _RATIO * _SIZE * len(self._known)):
+            self._write_anew()
+
+    def _write_anew(self) -> bool:
+        """Replace the file by one that has only what is in force; False where that is not possible now."""
+        try:
+            with open(RECORDS + ".new", "wb") as file:
+                for record in self._known.values():
+                    file.write(b"\n" + record.encoded())
+            os.rename(RECORDS + ".new", RECORDS)
+        except OSError as error:
+            log_problem(f"cannot write {RECORDS} anew: {error}")
+            self._size = 0  # it is tried again when as much was written as now
+            return False
+        os.close(self._file)
+        self._open()
+        return True
+
+    def load(self, rebooted: bool) -> list[Record]:
+        """Every record on file. One that had not ended belonged to a shim that died: it is marked as lost.
+
+        Lines that cannot be read are kept in another file and reported.
+        """
+        found = {record.id: record for record in _earlier()}
+        with open(RECORDS, "rb") as file:
+            lines = [line for line in file.read().split(b"\n") if line]
+        unread = _read(lines, found)
+        if unread:
+            log_problem(f"cannot read {unread} of {len(lines)} lines of {RECORDS}, kept in {RECORDS}.bad")
+            with contextlib.suppress(OSError):
+                shutil.copyfile(RECORDS, f"{RECORDS}.bad")
+        for record in found.values():
+            if record.state != wire.ENDED:
+                record.state, record.reason, record.exit_code = wire.ENDED, wire.LOST, wire.LOST_CODE
+                what = "the machine was restarted" if rebooted else "the shim that ran it has died"
+                record.message = f"The container could not be located: {what}"
+                record.finished = time.time()
+        self._known = found
+        if self._write_anew():
+            _remove_earlier()
+        return list(found.values())
+
+
+def _read(lines: Iterable[bytes], found: dict[str, Record]) -> int:
+    """Put what these lines say into `found`; return how many cannot be read. One that was cut short is none of them."""
+    unread = 0
+    for line in lines:
+        try:
+            fields = json.loads(line)
+            if isinstance(fields, dict) and _GONE in fields:
+                for name in fields[_GONE]:
+                    found.pop(name, None)
+            else:
+                record = _record(fields)
+                found[record.id] = record
+        except (ValueError, TypeError, AttributeError, wire.WireError):
+            unread += line.endswith(b"}")
+    return unread
+
+
+def _record(fields: Any) -> Record:
+    """Raises one of several errors where it is none."""
+    known = {field.name for field in dataclasses.fields(Record)}
+    record = Record(**{key: value for key, value in fields.items() if key in known})
+    check_id(record.id)
+    return record
+
+
+def _earlier() -> list[Record]:
+    """The records that a shim of an earlier version has left; a file that cannot be read is put aside and reported."""
+    records: list[Record] = []
+    for path in _files_of_earlier():
+        try:
+            with open(path, "rb") as file:
+                lines = [line for line in file.read().split(b"\n") if line]
+            found: dict[str, Record] = {}
+            if _read(lines, found) or (lines and not found):
+                raise ValueError("expected records")
+            records += found.values()
+        except (OSError, ValueError) as error:
+            log_problem(f"cannot read {path}, put aside: {error}")
+            os.rename(path, path + ".bad")
+    return records
+
+
+def _files_of_earlier() -> list[str]:
+    try:
+        names = sorted(os.listdir(_BEFORE))
+    except FileNotFoundError:
+        return []
+    return [f"{_BEFORE}/{name}" for name in names if name.endswith(".json")]
+
+
+def _remove_earlier() -> None:
+    """Remove the files of an earlier version, whose records are in the new file by now."""
+    for path in _files_of_earlier():
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(_BEFORE)
