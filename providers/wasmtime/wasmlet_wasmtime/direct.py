@@ -88,9 +88,9 @@ def wasi_config(spec: dict[str, Any], listeners: int = 0) -> int:
         listeners: as in `guest.wasi_config`.
     """
     config = _config_new()
-    _set_argv(config, *_texts(spec["args"]))
-    size, names = _texts([name for name, _ in spec["env"]])
-    _set_env(config, size, names, _texts([value for _, value in spec["env"]])[1])
+    _set_argv(config, *_texts(spec["args"], _arguments))
+    size, names = _texts([name for name, _ in spec["env"]], _names)
+    _set_env(config, size, names, _texts([value for _, value in spec["env"]], _values)[1])
     for inherit in _inherit:
         inherit(config)
     for _ in range(listeners):
@@ -158,10 +158,18 @@ def check_trap(trap: Any) -> None:
 
 _kept: list[Any] = []
 """Arrays that the engine still reads, kept so that Python does not free them."""
+_FEW = 64
+_Few = _TEXT * _FEW
+_arguments, _names, _values = _Few(), _Few(), _Few()
+"""For the texts of this process's guest, if these are few: to make a type of array for each number of them is slow."""
 
 
-def _texts(texts: Sequence[str]) -> tuple[int, int]:
-    """How many, and the address of their pointers."""
-    array = (_TEXT * len(texts))(*[text.encode() for text in texts])
-    _kept.append(array)
+def _texts(texts: Sequence[str], few: Any) -> tuple[int, int]:
+    """How many, and the address of their pointers, which are put into `few` if that has room."""
+    array = few
+    if len(texts) > _FEW:
+        array = (_TEXT * len(texts))()
+        _kept.append(array)
+    for place, text in enumerate(texts):
+        array[place] = text.encode()
     return len(texts), ctypes.addressof(array)

@@ -28,6 +28,7 @@ from . import components, direct, hostcalls, limits, rehearsal, socketed, split
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
 from .p2 import interfaces, wire
 
+REQUIRES: Sequence[str] = ()
 WASI = "wasi_snapshot_preview1"
 INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
 """The exports that are called, in this order: the first one, and then one of the others, as `wasmtime run` does it."""
@@ -92,7 +93,7 @@ def prepare() -> Prepared:
     prepared = Prepared(engine, linker, links_between(engine, linker, between), ours)
     for _ in range(_REHEARSALS):
         _idle_once(prepared, None)
-        rehearsal.serve(prepared.sockets, direct.pointer(engine), server)
+        rehearsal.serve(prepared.sockets, server)
     return prepared
 
 
@@ -118,10 +119,10 @@ def _idle_once(prepared: Prepared, config: int | None) -> None:
 
     Python adapts its bytecode when it runs. In the zygote, all children then share the result.
     """
-    engine, linker = map(direct.pointer, prepared[:2])
-    code = direct.loaded(engine, _idle)
-    store, context = direct.store(engine, config, 2**20)
-    direct.instantiate(linker, context, code)
+    links = prepared.sockets
+    code = direct.loaded(links.engine, _idle)
+    store, context = direct.store(links.engine, config, 2**20)
+    direct.instantiate(links.linker, context, code)
     direct.call(context, START)
     direct.free(store, code)
 
@@ -182,13 +183,14 @@ def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable
     Raises:
         ValueError: it cannot start; the message says why.
     """
-    engine = direct.pointer(prepared.engine)
+    links = prepared.sockets
+    engine = links.engine
     try:
         code = direct.load(engine, module)
     except wasmtime.WasmtimeError:  # it says itself which of the two it is
         return _run_component(prepared, spec, module, started)
     try:
-        context = _instantiate(prepared.sockets, engine, code, spec)
+        context = _instantiate(links, engine, code, spec)
     except wasmtime.Trap as error:  # in the start function of the module itself: the guest has run
         started()
         return TRAPPED, trap_text(error)

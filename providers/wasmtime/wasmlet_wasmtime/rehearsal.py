@@ -76,7 +76,7 @@ class _Broker:
         raise NotImplementedError
 
 
-def serve(links: socketed.Links, engine: int, compiled: bytes) -> None:
+def serve(links: socketed.Links, compiled: bytes) -> None:
     """Run `SERVER` once, over a Unix socket. Nothing of the engine's own WASI is called: that would start threads."""
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind("")  # at an abstract name that the kernel chooses
@@ -84,11 +84,11 @@ def serve(links: socketed.Links, engine: int, compiled: bytes) -> None:
         listener.setblocking(False)
         client.connect(listener.getsockname())
         client.sendall(_REQUEST)
-        code = direct.loaded(engine, compiled)
+        code = direct.loaded(links.engine, compiled)
         wants = socketed.wanted(code)
         network = socketed.network(_Broker(os.dup(listener.fileno())), wants)
         hostcalls.networks[get_ident()] = network
-        store, context = direct.store(engine, None, None, socketed.TABLES)
+        store, context = direct.store(links.engine, None, None, socketed.TABLES)
         socketed.instantiate(links, context, code, wants, network, direct.at_instance)
         direct.call(context, b"_start")
         if client.recv(1) != _REQUEST[1:]:

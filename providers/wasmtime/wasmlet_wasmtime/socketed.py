@@ -60,11 +60,13 @@ class Links(NamedTuple):
     Attributes:
         linker: has all of WASI, and the host's function. It is not changed, so that threads may share it.
         shim, fixup: the two modules.
+        engine: for which they are compiled.
     """
 
     linker: int
     shim: int
     fixup: int
+    engine: int
 
 
 def links(engine: int, linker: int, compiled: Sequence[bytes]) -> Links:
@@ -75,7 +77,7 @@ def links(engine: int, linker: int, compiled: Sequence[bytes]) -> Links:
     """
     define(linker)
     shim, fixup = (direct.loaded(engine, one) for one in compiled)
-    return Links(linker, shim, fixup)
+    return Links(linker, shim, fixup, engine)
 
 
 def define(linker: int) -> None:

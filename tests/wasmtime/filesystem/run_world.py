@@ -167,9 +167,10 @@ class Native:
         os.chmod(self._file.name, 0o644)
 
     def run(self, spec: dict[str, Any]) -> str:
-        from wasmlet_wasmtime import guest
+        from wasmlet_wasmtime import direct, guest, socketed
 
-        code, _ = guest.run(guest.Prepared(self._engine, None, None, None), spec, self._file.name, lambda: None)
+        links = socketed.Links(0, 0, 0, direct.pointer(self._engine))
+        code, _ = guest.run(guest.Prepared(self._engine, None, links, None), spec, self._file.name, lambda: None)
         return "trapped" if code == 134 else "returned" if code == 0 else f"exited {code}"
 
 

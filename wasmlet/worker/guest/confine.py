@@ -143,12 +143,11 @@ class Confinement:
         self._drop_and_filter()
 
     def warm_up(self, module: int) -> None:
-        """In the zygote: run the same code as children, without restricting this process (see `spare.warm_up`).
+        """In the zygote, after `prepare`: run the code of children without restricting anything (`spare.warm_up`).
 
         Args:
             module: descriptor of any file.
         """
-        self.prepare()
         resource.getrlimit(resource.RLIMIT_NOFILE)
         if self._landlock:
             self._allow(module, landlock.READ)

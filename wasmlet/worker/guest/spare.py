@@ -29,6 +29,8 @@ _WARM_UPS = 16
 _WARM_MILLISECONDS = 5
 """A child that is needed within this time does not warm up first."""
 
+_NO_DESCRIPTOR = 1 << 30
+
 _arriving = select.poll()
 _arriving.register(CONTROL, select.POLLIN)
 
@@ -76,7 +78,14 @@ def main(birth: Birth, between: int, descriptors: Sequence[int]) -> None:
         os._exit(code & 0xFF)
 
 
-def _get_ready(control: socket.socket, confinement: Confinement, descriptors: Sequence[int]) -> None:
+def _get_ready(
+    control: socket.socket, confinement: Confinement, descriptors: Sequence[int], beyond: int = CONTROL
+) -> None:
+    """Tell the shim that this process is there, and do what it need not wait for.
+
+    Args:
+        beyond: descriptors with higher numbers are of the zygote and its other children, and are closed.
+    """
     number, *cgroup_fds = descriptors
     try:
         linux.join_group(cgroup_fds)
@@ -84,7 +93,7 @@ def _get_ready(control: socket.socket, confinement: Confinement, descriptors: Se
         report_failure(number, f"cannot join its control group: {error.strerror}")
         raise
     os.dup2(number, CONTROL)
-    linux.close_from(CONTROL + 1)  # descriptors of the zygote and of its other children
+    linux.close_from(beyond + 1)
     confinement.prepare()
     linux.set_name("wasmlet-spare")
     wire.send(control, _READY % os.getpid())
@@ -124,7 +133,11 @@ def warm_up(confinement: Confinement) -> None:
     os.write(file, b'{"args":["a"],"env":[["NAME","value"]],"memory":null,"mounts":[],"user":null}')
     with ours, theirs:
         for _ in range(_WARM_UPS):
-            _warm_up_messages(ours, theirs)
+            _get_ready(ours, confinement, (CONTROL,), beyond=_NO_DESCRIPTOR)
+            _belong_to(os.getppid(), 0)
+            wire.write(ours, wire.pack({"limited": True}))
+            for _ in range(2):
+                wire.receive(theirs)
             wire.send(ours, wire.pack({"limited": True}), (file, file, 0, 1, 2))
             received = wire.receive(theirs)
             assert received is not None
@@ -139,14 +152,6 @@ def warm_up(confinement: Confinement) -> None:
             _warm_up_sockets()
             linux.set_name("wasmlet-zygote")
     os.close(file)
-
-
-def _warm_up_messages(ours: socket.socket, theirs: socket.socket) -> None:
-    """Run the code with which a child says that it is ready, and that its guest begins."""
-    wire.send(ours, _READY % os.getpid())
-    wire.write(ours, wire.pack({"limited": True}))
-    for _ in range(2):
-        wire.receive(theirs)
 
 
 def _warm_up_sockets() -> None:
