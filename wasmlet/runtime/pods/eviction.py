@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def excess(pod: Pod, volumes: PodVolumes, logs: Path) -> str:
     if not total:
         return ""
     names = [container.name for container in (*pod.init_containers, *pod.containers, *pod.ephemeral_containers)]
-    used = {name: sum(map(_usage, (logs / name, *staged_for(volumes.directory, name)))) for name in names}
+    used = {name: _logged(logs, name) + sum(map(_usage, staged_for(volumes.directory, name))) for name in names}
     mounted = mounted_volumes(pod)
     on_disk = [v for v in pod.spec.get("volumes") or () if v["name"] in mounted and _on_disk(v)]
     shared = sum(volumes.usage(volume) for volume in on_disk)
@@ -136,6 +137,20 @@ def _on_disk(volume: Raw) -> bool:
     if volume.get("emptyDir") is not None:
         return bool(volume["emptyDir"].get("medium") != "Memory")
     return volume.get("configMap") is not None
+
+
+def _logged(logs: Path, container: str) -> int:
+    """The disk space, in bytes, of a container's logs, whose names begin with its name; no such name has a dot.
+
+    Those that an earlier version began are in a directory of its name.
+    """
+    total = _usage(logs / container)
+    with contextlib.suppress(FileNotFoundError), os.scandir(logs) as entries:
+        for entry in entries:
+            if entry.name.startswith(f"{container}."):
+                with contextlib.suppress(FileNotFoundError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 def _usage(directory: Path) -> int:
