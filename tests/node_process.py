@@ -18,6 +18,7 @@ from typing import Any
 from tests.node.cluster import NODE, Cluster
 from tests.worker.harness import Connection, children, kill, wait_gone, zygote_of
 from wasmlet.controlplane.control_plane import ControlPlane
+from wasmlet.worker.supervisor.store import RECORDS
 
 ROOT = Path(__file__).parents[1]
 GUEST = "wasmlet-guest"
@@ -103,11 +104,15 @@ class NodeProcess:
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """What the shim has on file: by the pod's name, of each instance in the order of attempts."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for path in (self.state / "runtime" / "containers").glob("*.json"):
-            try:
-                record = json.loads(path.read_bytes().rstrip().rpartition(b"\n")[2])
-            except FileNotFoundError:  # forgotten this moment, as that of a marker
-                continue
+        newest: dict[str, dict[str, Any]] = {}
+        for line in (self.state / "runtime" / RECORDS).read_bytes().split(b"\n")[:-1]:
+            if line:
+                record = json.loads(line)
+                for name in record.get("gone", ()):
+                    newest.pop(name, None)
+                if "id" in record:
+                    newest[record["id"]] = record
+        for record in newest.values():
             found.setdefault(record["labels"]["pod"]["name"], []).append(record)
         for records in found.values():
             records.sort(key=lambda record: int(record["labels"]["attempt"]))
