@@ -153,6 +153,25 @@ async def test_work_that_is_broken_off_is_cancelled_and_other_work_is_not() -> N
     assert not breakable.under_way
 
 
+async def test_work_that_is_cancelled_cleans_up_though_it_is_broken_off() -> None:
+    breakable, clean = Breakable(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            asyncio.get_running_loop().call_soon(breakable.break_off)
+            await asyncio.sleep(0.01)
+            clean.set()
+
+    task = asyncio.create_task(breakable.finished(work()))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert clean.is_set()
+
+
 async def failing(error: Exception) -> None:
     raise error
 

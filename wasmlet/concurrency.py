@@ -78,6 +78,7 @@ class Breakable:
 
     def __init__(self) -> None:
         self._limit: asyncio.Timeout | None = None
+        self._task: asyncio.Task[Any] | None = None
 
     @property
     def under_way(self) -> bool:
@@ -85,13 +86,16 @@ class Breakable:
         return self._limit is not None
 
     def break_off(self) -> None:
-        """Cancel what is waited for; nothing where nobody waits."""
+        """Cancel what is waited for; nothing where nobody waits, or where it is cancelled already and cleans up."""
+        if self._task is None or self._task.cancelling():
+            return
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def finished(self, work: Awaitable[Any]) -> bool:
         """Wait for the work; False where it was broken off. One at a time."""
         limit = self._limit = asyncio.timeout(None)
+        self._task = asyncio.current_task()
         try:
             async with limit:
                 await work
@@ -100,7 +104,7 @@ class Breakable:
                 raise
             return False
         finally:
-            self._limit = None
+            self._limit = self._task = None
         return True
 
 

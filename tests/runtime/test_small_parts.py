@@ -50,6 +50,13 @@ async def test_a_status_is_worked_out_when_it_is_read_and_told_only_where_it_is_
     assert await anext(changes.stream()) == StatusChanged(ONE, PodStatus(message="one"))
 
 
+async def test_a_status_that_cannot_be_worked_out_holds_no_other_up() -> None:
+    changes = Changes()
+    changes.status(ONE, lambda: PodStatus(**{"no such": "field"}))  # type: ignore[arg-type]
+    changes.status(TWO, lambda: PodStatus(message="two"))
+    assert await anext(changes.stream()) == StatusChanged(TWO, PodStatus(message="two"))
+
+
 async def test_what_waits_is_bounded() -> None:
     changes = Changes()
     for number in range(MAX_EVENTS + 5):

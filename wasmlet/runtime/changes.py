@@ -10,9 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
+import structlog
+
+from wasmlet.failures import described
 from wasmlet.model.pod import PodKey
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import Change, PodEvent, StatusChanged
+
+log = structlog.get_logger(__name__)
 
 MAX_EVENTS = 10_000
 
@@ -41,7 +46,12 @@ class Changes:
                 yield self._events.popleft()
             elif self._statuses:
                 key = next(iter(self._statuses))
-                if (status := self._statuses.pop(key)()) is not None:
+                try:
+                    status = self._statuses.pop(key)()
+                except Exception as error:  # the changes of other pods go on
+                    log.error("the status of a pod cannot be worked out", pod=str(key), **described(error))
+                    continue
+                if status is not None:
                     yield StatusChanged(key, status)
             else:
                 self._wake.clear()

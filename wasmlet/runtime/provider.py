@@ -70,6 +70,9 @@ from wasmlet.worker import wire
 
 log = structlog.get_logger(__name__)
 
+SHIM_SECONDS = 2.0
+"""How long a node that stops waits for the shim's answers."""
+
 
 class RuntimeProvider(Provider[RuntimeConfig]):
     """Runs pods over an engine, and over those that `config.engine` adds. Subclasses set `name` and give the engine."""
@@ -162,9 +165,10 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         await asyncio.gather(*tasks, return_exceptions=True)
         services, self._services = self._services, None
         if services is not None:
-            if all(record.ended for record in services.client.records.values()):
-                with contextlib.suppress(ShimError, TimeoutError):
-                    async with asyncio.timeout(2):
+            with contextlib.suppress(ShimError, TimeoutError):
+                async with asyncio.timeout(SHIM_SECONDS):
+                    await services.client.settled()  # what was just being started keeps its files
+                    if all(record.ended for record in services.client.records.values()):
                         await services.client.shutdown(force=False)
             await services.client.close()
             await services.networks.close()

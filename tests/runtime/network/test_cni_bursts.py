@@ -87,3 +87,13 @@ async def test_what_was_written_down_is_read_again(tmp_path: Path) -> None:
         assert await cni.list() == {"uid-p": PodNetwork(())}
     await cni.remove("uid-p")
     assert await cni.list() == {}
+
+
+async def test_a_directory_that_is_gone_is_made_anew(tmp_path: Path) -> None:
+    cni = chain(tmp_path, f"echo '{SAYS}'")
+    for gone in ("namespaces", "pods"):
+        assert await cni.add(request())
+        await cni.remove("uid-p")
+        (tmp_path / "cni" / gone).rmdir()
+    assert await cni.add(request())
+    await cni.remove("uid-p")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -248,21 +249,27 @@ class CniNetwork(Network):
         namespace = self._namespace(request.pod.uid)
         kept = _Kept(self._network(), Attachment(request.pod, str(namespace), _runtime(request)), None)
         file = self._file(request.pod.uid)
-        # The file is written first: if this process dies now, the next one can undo this.
-        try:
+
+        def make() -> None:
+            # The file is written first: if this process dies now, the next one can undo this.
             file.write_bytes(kept.begun())
+            namespaces.make(namespace)
+
+        try:
+            make()
         except FileNotFoundError:
             for directory in (namespace.parent, file.parent):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.write_bytes(kept.begun())
-        namespaces.make(namespace)
+            make()
         return kept, False
 
     def _finish(self, kept: _Kept) -> None:
         if not namespaces.exists(Path(kept.attachment.namespace)):
             raise NetworkError("the CNI plugins have removed the pod's network namespace")
+        result = kept.finished()
         with self._file(kept.attachment.pod.uid).open("ab", buffering=0) as file:
-            file.write(kept.finished())
+            if file.write(result) != len(result):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _forget(self, uid: str) -> None:
         namespaces.remove(self._namespace(uid))

@@ -283,6 +283,7 @@ class PodLife:
 
     async def stop_containers(self, grace: float) -> None:
         """End whatever runs, sidecars last and in reverse, and return when it has ended. It ends even if cancelled."""
+        await self.services.client.settled()  # what was just being started runs, too
         living = [life for life in self.containers.values() if life.lives]
         mains = [life.record.id for life in living if life.kind == "main" and life.record]
         created = {life.name: life.record.created for life in living if life.record}
@@ -309,8 +310,7 @@ class PodLife:
         finally:
             for reader in readers:
                 reader.cancel()
-            if readers:
-                await asyncio.wait(readers)
+            await asyncio.gather(*readers, return_exceptions=True)
 
     async def stop(self, grace: float) -> PodStatus:
         """End whatever runs, free all but the logs, and return the last status; a cancelled call is gone on with."""

@@ -273,13 +273,19 @@ class ShimConnection:
             self._heard(message, descriptors)
 
     def _heard(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
-        if message.get("event") == "container":
+        if message.get("event") != "container":
+            self._replied(message, descriptors)
+            return
+        try:
             record = ContainerRecord.of(message["container"])
             if self._listed is not None:
                 self._listed[record.id] = record
             else:
                 self._update(record)
-            message = {"ok": {"container": message["container"]}, **message}  # it may be the reply to `run`, too
+        finally:  # it may be the reply to `run`, too
+            self._replied({"ok": {"container": message["container"]}, **message}, descriptors)
+
+    def _replied(self, message: Mapping[str, Any], descriptors: list[int]) -> None:
         reply = self._replies.get(message.get("re", 0))
         if "re" in message and "item" not in message and reply is not None and not reply.done():
             reply.set_result({**message, "descriptors": descriptors})
