@@ -105,8 +105,8 @@ class NodeProcess:
         """What the shim has on file: by the pod's name, of each instance in the order of attempts."""
         found: dict[str, list[dict[str, Any]]] = {}
         newest: dict[str, dict[str, Any]] = {}
-        for line in (self.state / "runtime" / RECORDS).read_bytes().split(b"\n")[:-1]:
-            if line:
+        for line in (self.state / "runtime" / RECORDS).read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError):  # the last one may be under way
                 record = json.loads(line)
                 for name in record.get("gone", ()):
                     newest.pop(name, None)
