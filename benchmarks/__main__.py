@@ -54,6 +54,7 @@ class Options:
     starts: int
     real: RealCluster | None
     handler: str = ""
+    files: bool = False
 
 
 @attrs.frozen
@@ -212,7 +213,7 @@ async def _memory(cluster: Cluster, load: Load, options: Options, progress: Prog
     providers.load(ENGINE)
     from benchmarks.guest import sleeper
 
-    load = attrs.evolve(load, image=sleeper(cluster.directory), handler=options.handler)
+    load = attrs.evolve(load, image=sleeper(cluster.directory, files=options.files), handler=options.handler)
     return await memory(cluster, load, ENGINE, progress)
 
 
@@ -221,7 +222,7 @@ async def _account(cluster: Cluster, load: Load, options: Options, progress: Pro
     from benchmarks.account import account
     from benchmarks.guest import sleeper
 
-    load = attrs.evolve(load, image=sleeper(cluster.directory), handler=options.handler)
+    load = attrs.evolve(load, image=sleeper(cluster.directory, files=options.files), handler=options.handler)
     return {"account": await account(cluster, load, ENGINE, progress)}
 
 
@@ -230,7 +231,7 @@ async def _asleep(cluster: Cluster, load: Load, options: Options, progress: Prog
     from benchmarks.asleep import asleep
     from benchmarks.guest import sleeper
 
-    load = attrs.evolve(load, image=sleeper(cluster.directory), handler=options.handler)
+    load = attrs.evolve(load, image=sleeper(cluster.directory, files=options.files), handler=options.handler)
     return {"asleep": await asleep(cluster, load, ENGINE, options.hold, progress)}
 
 
@@ -240,7 +241,7 @@ async def _engine(cluster: Cluster, load: Load, options: Options, progress: Prog
     from benchmarks.guest import pss, sleeper, workers
 
     kind = providers.load(ENGINE)
-    image = sleeper(cluster.directory)
+    image = sleeper(cluster.directory, files=options.files)
     load = attrs.evolve(load, image=image, handler=options.handler)
     async with cluster.running_node(ENGINE, options.pods) as node:
 
@@ -302,6 +303,7 @@ def tables(found: Found) -> str:
 @click.option("--hold", default=10.0, show_default=True, type=click.FloatRange(0), help="Seconds of idling.")
 @click.option("--starts", default=50, show_default=True, type=click.IntRange(1), help="Pods that start one at a time.")
 @click.option("--handler", default="", help="The RuntimeClass handler of pods in a burst (wasmlet-dense).")
+@click.option("--files", is_flag=True, help="The guests of a burst can open files, so their pods have directories.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="An administrator's credentials of a cluster.")
 @click.option("--node-credentials", metavar="COMMAND", help="Given a node's name, prints its kubeconfig's path.")
@@ -313,6 +315,7 @@ def command(
     hold: float,
     starts: int,
     handler: str,
+    files: bool,
     as_json: bool,
     kubeconfig: Path | None,
     node_credentials: str | None,
@@ -336,7 +339,7 @@ def command(
     elif node_credentials is not None or client_ca_file is not None:
         raise click.UsageError("--node-credentials and --client-ca-file need --kubeconfig beside them")
     log.configure("error")
-    options = Options(what or WHAT, pods, count, hold, starts, real, handler)
+    options = Options(what or WHAT, pods, count, hold, starts, real, handler, files)
     machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
 
     async def work() -> None:

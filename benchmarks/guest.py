@@ -15,6 +15,7 @@ from wasmlet.worker.supervisor.cgroups import LEAF, trees
 
 SLEEPER = r"""
 (module
+  ;; files
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1)
@@ -30,6 +31,9 @@ SLEEPER = r"""
       (br $forever))))
 """
 
+
+_FILES = """(import "wasi_snapshot_preview1" "path_open"
+    (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"""
 
 SPINNER = r"""
 (module
@@ -70,9 +74,13 @@ def image_of(name: str, text: str, directory: Path) -> str:
     return f"file://{module}"
 
 
-def sleeper(directory: Path) -> str:
-    """The image of the guest that sleeps."""
-    return image_of("sleeper", SLEEPER, directory)
+def sleeper(directory: Path, *, files: bool = False) -> str:
+    """The image of the guest that sleeps.
+
+    Args:
+        files: it could open files, so that its pods have directories of their own.
+    """
+    return image_of("sleeper", SLEEPER.replace(";; files", _FILES if files else ""), directory)
 
 
 def workers(state_dir: Path) -> list[int]:

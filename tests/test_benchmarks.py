@@ -84,7 +84,9 @@ async def test_engine_and_one_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_pods_asleep(tmp_path: Path) -> None:
-    figures = (await found(tmp_path, "asleep", "--pods", "5", "--hold", "2", "--handler", "wasmlet-dense"))["asleep"]
+    figures = (await found(tmp_path, "asleep", "--pods", "5", "--hold", "2", "--handler", "wasmlet-dense", "--files"))[
+        "asleep"
+    ]
     cpu = figures["CPU, % of a core"]
     assert cpu["all"] == pytest.approx(sum(share for role, share in cpu.items() if role != "all"))
     assert {"node", "wasmlet-shim", "wasmlet-dense"} < set(cpu)
