@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,13 @@ class AgentProcess:
 
 
 def kept(state: Path) -> set[str]:
-    """The names of the records that an agent has in its state directory."""
-    journal = Journal(state / "journal")
-    try:
-        return {name for name, _ in journal.records()}
-    finally:
-        journal.close()
+    """The names of the records that an agent has in its state directory; it may run meanwhile."""
+    with tempfile.TemporaryDirectory() as beside:
+        journal = Journal(Path(shutil.copy(state / "journal", beside)))
+        try:
+            return {name for name, _ in journal.records()}
+        finally:
+            journal.close()
 
 
 @contextlib.asynccontextmanager

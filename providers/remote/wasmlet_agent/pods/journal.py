@@ -1,8 +1,12 @@
 """One file of records, each with a name: the newest record of a name counts.
 
 A change is a line at the end: a name, a space and JSON; or a name alone, which takes the record of that name away. So
-one write keeps what has become of many pods, and one wait for the disk serves all of them. When most of the file is of
-records that count no more, it is written anew. Everything blocks.
+one write keeps what has become of many pods, and one wait for the disk serves all of them.
+
+What follows the last line break is no record: a write that fails is taken back, and one that this process did not end
+is cut off by the next process. When most of the file is of records that count no more, it is written anew, so that it
+is at most 4 MiB and one write longer than twice what counted the last time. A second file is there meanwhile. A new
+process writes it anew where any record counts no more. Everything blocks.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -36,17 +41,29 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._part = path.with_name(f".{path.name}.new")
         self._replacing = threading.Lock()
+        self._named = False
+        """Whether the name of the file is on the disk."""
+        self._unsure = False
+        """A wait for the disk has failed: the next one may pass over what that one did not write."""
+        self._torn = False
+        """There may be something after `_size`."""
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(path, flags, 0o600)
         try:
-            self._places, self._size, self._torn = _read(self._file)
-            if not self._size:
-                files.sync_directory(path.parent)
+            with suppress(OSError):  # of a process that was killed
+                self._part.unlink(missing_ok=True)
+            self._places, self._size = _read(self._file)
+            self._cut()
+            self._rewrite_at = self._limit()
+            if self._size > self._counting():
+                self._rewrite()
+            with suppress(OSError):  # whoever waits for the disk next is told
+                self.sync()
         except BaseException:
             os.close(self._file)
             raise
-        self._rewrite_at = self._limit()
 
     def records(self) -> Iterator[tuple[str, bytes]]:
         """The records that count, by name, in the order in which they were written."""
@@ -60,11 +77,13 @@ class Journal:
             changes: JSON without line breaks.
 
         Raises:
-            OSError: not all could be written. What was there still counts.
+            OSError: not all could be written. What was there still counts, and nothing else does.
         """
-        if self._size > self._rewrite_at:
+        if self._torn:
+            self._cut()
+        if self._unsure or self._size > self._rewrite_at:
             self._rewrite()
-        data = bytearray(b"\n" if self._torn else b"")
+        data = bytearray()
         places: dict[str, tuple[int, int] | None] = {}
         for name, content in changes.items():
             line = _line(name, content)
@@ -85,51 +104,63 @@ class Journal:
         """Wait until what was written before this call is on the disk.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk does not take it. It may say later that it has: write it again.
         """
         with self._replacing:
-            os.fdatasync(self._file)
+            try:
+                if not self._named:
+                    files.sync_directory(self._path.parent)
+                    self._named = True
+                os.fdatasync(self._file)
+            except OSError:
+                self._unsure = True
+                raise
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
     def _write(self, data: bytearray) -> None:
-        if not data:
-            return
         left = memoryview(data)
         try:
             while left:
                 left = left[os.write(self._file, left) :]
         except OSError:
-            self._torn = True  # the next line begins with a line break, so that this one alone is lost
-            self._size = os.fstat(self._file).st_size
+            self._torn = True
+            with suppress(OSError):  # tried again before anything else is written
+                self._cut()
             raise
-        self._torn = False
         self._size += len(data)
+
+    def _cut(self) -> None:
+        """Cut off what is no whole line, or was not to be kept."""
+        os.ftruncate(self._file, self._size)
+        self._torn = False
 
     def _rewrite(self) -> None:
         """Write a new file of the records that count; the old one stays where that fails."""
-        part = self._path.with_name(f".{self._path.name}.new")
+        self._unsure = False
         try:
-            new = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            new = os.open(
+                self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
         except OSError as error:
             self._put_off(error)
             return
         try:
             places, size = self._copied(new)
             os.fsync(new)
-            part.replace(self._path)
-            files.sync_directory(self._path.parent)
+            self._part.replace(self._path)
         except OSError as error:
             os.close(new)
-            part.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)
             self._put_off(error)
             return
         with self._replacing:
             old, self._file = self._file, new
             os.close(old)
-        self._places, self._size, self._torn = places, size, False
+            self._named = False  # a loss of power leaves the old file or the new one, until somebody waits for the disk
+        self._places, self._size = places, size
         self._rewrite_at = self._limit()
 
     def _copied(self, new: int) -> tuple[dict[str, tuple[int, int]], int]:
@@ -142,7 +173,10 @@ class Journal:
         return places, size
 
     def _limit(self) -> int:
-        return _SPARE + 2 * sum(length for _, length in self._places.values())
+        return _SPARE + 2 * self._counting()
+
+    def _counting(self) -> int:
+        return sum(length for _, length in self._places.values())
 
     def _put_off(self, error: OSError) -> None:
         log.warning("a file of the state directory grows, for it cannot be written anew", error=str(error))
@@ -157,24 +191,27 @@ def _content(line: bytes) -> bytes:
     return line.partition(b" ")[2]
 
 
-def _read(descriptor: int) -> tuple[dict[str, tuple[int, int]], int, bool]:
-    """Where the records are that count, the size of the file, and whether its last line has no end.
+def _read(descriptor: int) -> tuple[dict[str, tuple[int, int]], int]:
+    """Where the records are that count, and where the last whole line ends.
 
     A line that makes no sense (the machine went off while it was written) is passed over.
     """
     places: dict[str, tuple[int, int]] = {}
-    at, line = 0, b"\n"
+    at = 0
     with open(descriptor, "rb", _PIECE, closefd=False) as file:
         for line in file:
+            if not line.endswith(b"\n"):
+                log.warning("the last line of the state directory's journal has no end, and is cut off", at=at)
+                break
             name, space, content = line.rstrip(b"\n").partition(b" ")
-            if _makes_sense(name, content if space else None) and line.endswith(b"\n"):
+            if _makes_sense(name, content if space else None):
                 places.pop(name.decode(), None)
                 if space:
                     places[name.decode()] = at, len(line)
             elif name:
                 log.warning("a line of the state directory's journal makes no sense, and is passed over", at=at)
             at += len(line)
-    return places, at, not line.endswith(b"\n")
+    return places, at
 
 
 def _makes_sense(name: bytes, content: bytes | None) -> bool:
