@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wasmlet_agent.pods.journal import Journal
+from wasmlet_agent.pods.store import Store
 from wasmlet_agent.protocol.messages import EndedLine
 
 from tests.remote.agents import AgentProcess, Caller, calling, pod, running
+from wasmlet.clock import SystemClock
 from wasmlet.model.status import Running, Terminated, Waiting
 
 SECRET = "correct-horse-battery-staple"
@@ -192,3 +196,73 @@ async def test_two_agents_do_not_share_a_state_directory(tmp_path: Path) -> None
         with pytest.raises(AssertionError, match="is in use by another agent"):
             await second.start()
         assert len(second.log) == 1
+
+
+def as_earlier(state: Path) -> None:
+    """Keep what an agent has kept as versions before the journal did: each record in a file of its own."""
+    journal = Journal(state / "journal")
+    for name, content in journal.records():
+        kind, _, uid = name.partition("/")
+        directory = state / {"pod": "pods", "status": "statuses", "end": "ends"}[kind]
+        directory.mkdir(mode=0o700, exist_ok=True)
+        (directory / f"{uid}.json").write_bytes(content.rstrip())
+    journal.close()
+    (state / "journal").unlink()
+
+
+@pytest.mark.parametrize("options", [(), ("--keep-secrets",)])
+async def test_what_an_earlier_version_has_kept_is_taken_over(tmp_path: Path, options: tuple[str, ...]) -> None:
+    async with running(tmp_path / "state", *options) as agent, calling(agent) as caller:
+        await caller.put(pod("a"), inputs())
+        await caller.put(pod("done", "exit", "7", restart="Never"))
+        await caller.put(pod("gone", "exit", "5", restart="Never"))
+        await caller.put(pod("bad"), inputs())
+        await caller.delete("gone")
+        ended = await caller.until(lambda line: isinstance(line, EndedLine))
+        before = await caller.pods()
+        assert await agent.end() == 0
+        as_earlier(agent.state)
+        (agent.state / "pods" / "bad.json").write_bytes(b"{")
+        (agent.state / "pods" / ".a.json.0123").write_bytes(b"{")
+        for _ in range(2):
+            await agent.start()
+            after = await caller.pods()
+            assert set(after) == {"a", "done"}
+            assert after["a"].digest == before["a"].digest
+            assert isinstance(after["a"].status.containers[0].state, Running)
+            assert after["done"].status == before["done"].status
+            again = await caller.until(lambda line: isinstance(line, EndedLine))
+            assert isinstance(again, EndedLine)
+            assert isinstance(ended, EndedLine)
+            assert again.status == ended.status
+            await agent.end(signal.SIGKILL)
+        assert "".join(agent.log).count("a file of an earlier version cannot be read") == 1
+        left = {
+            str(file.relative_to(agent.state))
+            for file in (*agent.state.glob("pods/*"), *agent.state.glob("statuses/*"), *agent.state.glob("ends/*"))
+        }
+        assert left == {"pods/bad.unreadable"}
+        hidden = agent.state / ("secrets" if options else "memory/pods")
+        assert {file.name for file in hidden.iterdir()} == {"a.json", "bad.json"}
+
+
+async def test_files_of_an_earlier_version_stay_until_they_are_records_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "no more")
+
+    state = tmp_path / "state"
+    async with running(state) as agent, calling(agent) as caller:
+        await caller.put(pod("a"))
+        await agent.end()
+    as_earlier(state)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fdatasync", broken)
+        store = Store(state, keep_secrets=False, clock=SystemClock())
+        with pytest.raises(OSError, match="no more"):
+            store.load()
+    assert (state / "pods" / "a.json").exists()
+    assert set(store.load().pods) == {"a"}
+    assert not (state / "pods").exists()
+    await store.close()

@@ -14,12 +14,16 @@ they are kept nowhere.
 
 Pods and ends are on the disk when their commit is durable, so that a loss of power takes back nothing that a node loop
 was told; that a pod is to end need not be, for a node loop asks for it until it is told the end.
+
+Earlier versions had files instead of records: `pods/UID.json`, `statuses/UID.json` and `ends/UID.json`. They are taken
+over. One that cannot be read stays, as `UID.unreadable`, and the secrets of such a pod stay with it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -116,6 +120,14 @@ class Kept:
     ends: Mapping[str, KeptEnd]
 
 
+_EARLIER: Mapping[str, tuple[str, type[object]]] = {
+    "pods": ("pod", KeptPod),
+    "statuses": ("status", KeptStatus),
+    "ends": ("end", KeptEnd),
+}
+"""What the directories of earlier versions have: the kind of a record, and its type."""
+
+
 class Store:
     """The records of one directory. Use within the event loop, while `run` runs; making it blocks.
 
@@ -128,6 +140,7 @@ class Store:
     """
 
     def __init__(self, directory: Path, *, keep_secrets: bool, clock: Clock) -> None:
+        self._directory = directory
         on_disk = directory / "secrets"
         self._memory = Memory(directory)
         self._durable = keep_secrets
@@ -156,7 +169,12 @@ class Store:
         await in_thread(self._close)
 
     def load(self) -> Kept:
-        """All that was kept. Blocks."""
+        """All that was kept. Blocks; nothing else may be asked for meanwhile.
+
+        Raises:
+            OSError: it cannot be read, or what an earlier version has kept cannot be taken over.
+        """
+        unread = self._take_over()
         pods: dict[str, KeptPod] = {}
         endings: dict[str, _KeptEnding] = {}
         statuses: dict[str, KeptStatus] = {}
@@ -175,13 +193,16 @@ class Store:
                         ends[uid] = decode(KeptEnd, content)
             except InvalidInput as error:
                 log.warning("a record of the state directory cannot be read", record=name, error=str(error))
+                if kind == "pod":
+                    unread.add(uid)
         for uid, ending in endings.items():
             if uid in pods:
                 pods[uid] = attrs.evolve(pods[uid], ends_at=ending.ends_at, keeps=ending.keeps)
         if self._hidden is not None:
-            for left in {file.name for file in self._hidden.iterdir()} - {f"{uid}.json" for uid in pods}:
+            known = {f"{uid}.json" for uid in pods.keys() | unread}
+            for left in {file.name for file in self._hidden.iterdir()} - known:
                 (self._hidden / left).unlink()
-        self._secret &= pods.keys()
+        self._secret &= pods.keys()  # of a pod that cannot be read they stay until it is handed over anew
         return Kept(pods, statuses, ends)
 
     async def keep(self, uid: str, kept: KeptPod) -> Commit:
@@ -234,6 +255,40 @@ class Store:
     def forget(self, uid: str) -> Commit:
         """Keep no longer how a pod has ended."""
         return self._writing.put({f"end/{uid}": None})
+
+    def _take_over(self) -> set[str]:
+        """Take over what an earlier version has kept; returns the UIDs of the pods that cannot be read.
+
+        The files go when all of them are on the disk as records, so a start that fails or is killed loses nothing.
+        """
+        changes: dict[str, bytes | None] = {}
+        over: list[Path] = []
+        unread: set[str] = set()
+        for directory, (kind, of) in _EARLIER.items():
+            for file in sorted((self._directory / directory).glob("*")):
+                uid = file.stem
+                if file.suffix == ".json":
+                    try:
+                        changes[f"{kind}/{uid}"] = encode(decode(of, file.read_bytes()))
+                        over.append(file)
+                        continue
+                    except (OSError, InvalidInput) as error:
+                        file = file.rename(file.with_suffix(".unreadable"))
+                        log.warning("a file of an earlier version cannot be read", file=str(file), error=str(error))
+                if file.suffix != ".unreadable":
+                    over.append(file)  # half-written
+                elif kind == "pod":
+                    unread.add(uid)
+        if changes:
+            self._journal.append(changes)
+            self._journal.sync()
+            log.info("the state directory of an earlier version was taken over", files=len(over))
+        for file in over:
+            file.unlink()
+        for directory in _EARLIER:
+            with suppress(OSError):  # it is not there, or something stays in it
+                (self._directory / directory).rmdir()
+        return unread
 
     def _close(self) -> None:
         try:
