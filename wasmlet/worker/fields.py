@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from . import wire
 
 MAX_GROUP = 256
+MAX_LOG = 1024
+"""Characters of a log file's path."""
 MAX_WITHIN = 8
 
 
@@ -73,7 +75,7 @@ def check_id(value: Any) -> str:
 
 def check_log(value: Any) -> str:
     """The log file's path, which must stay below the state directory's `logs`."""
-    parts = value.split("/") if isinstance(value, str) else []
+    parts = value.split("/") if isinstance(value, str) and len(value) <= MAX_LOG else []
     if len(parts) < 2 or parts[0] != "logs" or any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise wire.WireError(f"expected a relative path below logs/, found {str(value)[:200]!r}")
     return str(value)

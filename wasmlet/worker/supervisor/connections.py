@@ -241,19 +241,22 @@ class Connection:
     def _reply(self, number: Any, result: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         self.send(wire.pack({"re": number, "ok": result}), descriptors)
 
+    def _reply_with(self, number: Any, name: str, record: Record) -> None:
+        self.send(wire.pack_with({"re": number}, "ok", b'{"%s":%s}' % (name.encode(), record.encoded())))
+
     def _run(self, number: Any, request: messages.Run, descriptors: list[int]) -> None:
         record = self._shim.run(request, descriptors)
         if request.wait and record.state == wire.STARTING and record.id not in self.asked:
             self.asked[record.id] = number
         else:
-            self._reply(number, {"container": record.as_message()})
+            self._reply_with(number, "container", record)
 
     def _exec(self, number: Any, request: messages.Exec, descriptors: list[int]) -> None:
         """The reply comes when it has ended."""
 
         def ended(record: Record) -> None:
             self._execs.pop(record.id, None)
-            self._reply(number, {"exec": record.as_message()})
+            self._reply_with(number, "exec", record)
 
         process = self._shim.exec(request, descriptors, ended)
         if process.record.state != wire.ENDED:
@@ -274,11 +277,14 @@ class Connection:
                 self._reply(number, {})
             case messages.Stop():
                 stopped = shim.stop(request.id, request.grace)
-                self._reply(number, {"container": stopped and stopped.as_message()})
+                if stopped is None:
+                    self._reply(number, {"container": None})
+                else:
+                    self._reply_with(number, "container", stopped)
             case messages.Resize():
                 container = shim.container(request.id)
                 container.resize(request.resources)
-                self._reply(number, {"container": container.record.as_message()})
+                self._reply_with(number, "container", container.record)
             case messages.Given():
                 self._reply(number, {}, shim.container(request.id).inherited)
             case messages.Attach():
@@ -301,7 +307,7 @@ class Connection:
 
     def _list(self, number: Any, request: messages.List) -> None:
         for record in list(self._shim.records.values()):
-            self.send(wire.pack({"re": number, "item": record.as_message()}))
+            self.send(wire.pack_with({"re": number}, "item", record.encoded()))
             if request.watch:
                 self._shim.listed(record)
         self.watches = request.watch

@@ -270,7 +270,8 @@ class Process:
 
     @staticmethod
     def _failed(message: dict[str, Any]) -> tuple[str, str]:
-        return text_of(message["failed"]), text_of(message.get("fault", ""))
+        fault = wire.BAD_ARTIFACT if message.get("fault") == wire.BAD_ARTIFACT else ""  # a guest may send any text
+        return text_of(message["failed"]), fault
 
     def _finish_if_complete(self) -> None:
         """Record the end, once all that belongs to it is known."""

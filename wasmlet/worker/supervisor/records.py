@@ -24,7 +24,12 @@ MAX_ENCODED = 24 * 1024
 """The most bytes of a record's `message` as JSON (where one character may take six bytes). A record must fit into a
 message of `wire`, whatever its guest writes."""
 MAX_REFUSED, MAX_WHAT = 32, 300
-"""How many refused destinations and capabilities a record keeps, and how many characters of each."""
+"""How many refused destinations and capabilities a record keeps, and how many bytes of each, in JSON, too."""
+MAX_RECORD = wire.MAX_MESSAGE - 256
+"""The most bytes of a record as JSON, so that a message has room for it. The limits above keep to it. This one holds
+where they fail: a record that does not fit would hide all others from node loops."""
+_SAID = {"message": "", "refused": [], "unheard": []}
+"""What guests decide about a record."""
 
 
 def fitting(text: str) -> str:
@@ -32,6 +37,11 @@ def fitting(text: str) -> str:
     while (size := len(json.dumps(text))) > MAX_ENCODED:
         text = text[: len(text) * MAX_ENCODED // size]
     return text
+
+
+def plain(text: str) -> str:
+    """A text as characters that have one byte each in JSON; any other becomes a question mark."""
+    return "".join(letter if " " <= letter <= "~" and letter not in '"\\' else "?" for letter in text)
 
 
 class StateError(Exception):
@@ -85,7 +95,7 @@ class Record:
 
     def refuse(self, what: str, *, heard: bool) -> bool:
         """Note a dial that was refused; whether that is new. `heard`: a node loop is there."""
-        what = what[:MAX_WHAT]
+        what = plain(what[:MAX_WHAT])
         if what in self.refused or len(self.refused) >= MAX_REFUSED:
             return False
         self.refused.append(what)
@@ -93,12 +103,11 @@ class Record:
             self.unheard.append(what)
         return True
 
-    def as_message(self) -> dict[str, Any]:
-        return dict(vars(self))
-
     def encoded(self) -> bytes:
-        """As JSON: for the file and, in a message, for node loops."""
-        return wire.encoded(vars(self))
+        """As JSON: for the file and, in a message, for node loops. What its guest has said is left out where it is too
+        much, as in a record of an earlier version."""
+        data = wire.encoded(vars(self))
+        return data if len(data) <= MAX_RECORD else wire.encoded({**vars(self), **_SAID})
 
 
 def lock_state_dir(state_dir: str) -> tuple[int, bool]:
