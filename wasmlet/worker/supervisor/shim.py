@@ -50,7 +50,7 @@ class Shim:
         self.groups = Groups(loop, cgroups)
         self.confinement = {"cgroup": self.groups.description, **confine.report()}
         """State of each part of the guests' confinement (`guest.confine`): `on` with details, or `off: ` and why."""
-        self._store = Store()
+        self._store = Store(loop.later)
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}
         self._execs: dict[str, Exec] = {}
@@ -342,6 +342,7 @@ class Shim:
             return
         # This comes first, because what follows fails where the state directory has been removed.
         self.loop.stopped = True
+        self._store.finish()
         for group in self._workers.values():
             for worker in group:
                 worker.retire()

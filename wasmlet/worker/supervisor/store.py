@@ -2,7 +2,8 @@
 
 It gets a line whenever a record changes, and one for records that are dropped; the last line about a container counts.
 So a record is never half written. One file for all costs a container no files of its own. The file is written anew
-where most of it is out of date. Only the shim writes it, and no guest can reach it, so it can be trusted.
+where most of it is out of date. It is also written anew where a full disk has refused a line, once there is room again.
+Only the shim writes it, and no guest can reach it, so it can be trusted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .. import wire
@@ -29,19 +30,26 @@ _BEFORE = "containers"
 """The directory in which earlier versions had a file for each container."""
 _GONE = "gone"
 _LEAST, _RATIO = 256 * 1024, 4
-"""The file is written anew when it has this many bytes, and so many times the bytes of what is in force."""
-_SIZE = 700
-"""About how many bytes a record has."""
+"""The file is written anew when it has this many bytes, and so many times the bytes that it had when it was new."""
+RETRY_SECONDS = 1.0
+"""How long after a write that has failed the file is written anew."""
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Store:
-    """The records of the state directory, which must be the current directory."""
+    """The records of the state directory, which must be the current directory.
 
-    def __init__(self) -> None:
+    Args:
+        later: calls a function after so many seconds.
+    """
+
+    def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._later = later
         self._known: dict[str, Record] = {}
-        self._file = -1
-        self._size = 0
-        self._open()
+        self._file = os.open(RECORDS, _FLAGS, 0o600)
+        self._size = self._new_size = os.fstat(self._file).st_size
+        self._stale = False
+        """A write has failed, so the file lacks something, or is too large; it is to be written anew."""
 
     def save(self, record: Record, data: bytes) -> None:
         """Write the record, whose JSON is `data`. A full disk loses the line, not the container: memory has it."""
@@ -54,10 +62,10 @@ class Store:
         if known:
             self._append(wire.encoded({_GONE: known}))
 
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._file = os.open(RECORDS, flags, 0o600)
-        self._size = os.fstat(self._file).st_size
+    def finish(self) -> None:
+        """The shim leaves: write now what could not be written before, if there is room."""
+        if self._stale:
+            self._write_anew()
 
     def _append(self, data: bytes) -> None:
         # The line begins with the end of the one before, of which a full disk may have taken only a part.
@@ -66,24 +74,42 @@ class Store:
             if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            log_problem(f"cannot write {RECORDS}: {error}")
+            self._failed(error)
         self._size += len(line)
-        if self._size > max(_LEAST, _RATIO * _SIZE * len(self._known)):
+        if self._size > max(_LEAST, _RATIO * self._new_size) and not self._stale:
             self._write_anew()
+
+    def _failed(self, error: OSError) -> None:
+        if not self._stale:
+            self._stale = True
+            log_problem(f"cannot write {RECORDS}, tried again every {RETRY_SECONDS:g} s: {error}")
+            self._later(RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        if self._write_anew():
+            _remove_earlier()
+        else:
+            self._later(RETRY_SECONDS, self._try_again)
 
     def _write_anew(self) -> bool:
         """Replace the file by one that has only what is in force; False where that is not possible now."""
+        data, new = b"".join(b"\n" + record.encoded() for record in self._known.values()), -1
         try:
-            with open(RECORDS + ".new", "wb") as file:
-                for record in self._known.values():
-                    file.write(b"\n" + record.encoded())
+            new = os.open(RECORDS + ".new", _FLAGS | os.O_TRUNC, 0o600)
+            _write_all(new, data)
+            os.fsync(new)  # else a machine that fails may keep the name and not the bytes
             os.rename(RECORDS + ".new", RECORDS)
         except OSError as error:
-            log_problem(f"cannot write {RECORDS} anew: {error}")
-            self._size = 0  # it is tried again when as much was written as now
+            if new >= 0:
+                os.close(new)
+            with contextlib.suppress(OSError):
+                os.unlink(RECORDS + ".new")  # it takes room
+            self._failed(error)
             return False
-        os.close(self._file)
-        self._open()
+        self._file, old = new, self._file
+        os.close(old)
+        self._size = self._new_size = len(data)
+        self._stale = False
         return True
 
     def load(self, rebooted: bool) -> list[Record]:
@@ -109,6 +135,12 @@ class Store:
         if self._write_anew():
             _remove_earlier()
         return list(found.values())
+
+
+def _write_all(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
 
 
 def _read(lines: Iterable[bytes], found: dict[str, Record]) -> int:
@@ -137,15 +169,21 @@ def _record(fields: Any) -> Record:
 
 
 def _earlier() -> list[Record]:
-    """The records that a shim of an earlier version has left; a file that cannot be read is put aside and reported."""
+    """The records that a shim of an earlier version has left: of each file the last line that can be read.
+
+    A file that has no such line is put aside and reported.
+    """
     records: list[Record] = []
     for path in _files_of_earlier():
         try:
             with open(path, "rb") as file:
                 lines = [line for line in file.read().split(b"\n") if line]
             found: dict[str, Record] = {}
-            if _read(lines, found) or (lines and not found):
+            unread = _read(lines, found)
+            if lines and not found:
                 raise ValueError("expected records")
+            if unread:
+                log_problem(f"cannot read {unread} of {len(lines)} lines of {path}")
             records += found.values()
         except (OSError, ValueError) as error:
             log_problem(f"cannot read {path}, put aside: {error}")
