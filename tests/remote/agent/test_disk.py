@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import resource
 import threading
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import structlog
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.journal import Journal
 from wasmlet_agent.pods.store import KeptEnd, KeptPod
+from wasmlet_agent.pods.writing import Writing
 from wasmlet_agent.protocol.codec import encode
 from wasmlet_agent.protocol.messages import EndedLine, PodRequest, StatusLine
 
@@ -72,6 +75,111 @@ async def test_what_was_told_last_is_kept_by_an_agent_that_stops(tmp_path: Path)
     journal = Journal(tmp_path / "state" / "journal")
     assert b'"exit_code":7' in dict(journal.records())["status/a"]
     journal.close()
+
+
+async def test_what_the_disk_has_not_taken_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next wait for the disk may pass over it."""
+    journal, synced = tmp_path / "state" / "journal", list[bytes]()
+    written_again, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def fdatasync(descriptor: int) -> None:
+        synced.append(journal.read_bytes())
+        if len(synced) == 1:
+            raise OSError(errno.EIO, "no more")
+        loop.call_soon_threadsafe(written_again.set)
+
+    with structlog.testing.capture_logs() as log:
+        async with claimed(tmp_path / "state", ReferenceProvider, FastClock(20)) as agent:
+            monkeypatch.setattr("os.fdatasync", fdatasync)
+            await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
+            await written_again.wait()
+            assert [content.count(b"pod/a {") for content in synced] == [1, 2]
+    assert [line["event"] for line in log].count("the state directory does not reach the disk, trying again") == 1
+
+
+@contextlib.asynccontextmanager
+async def writing(path: Path) -> AsyncIterator[Writing]:
+    """What writes a journal, once the context has begun to wait for it."""
+    disk = Journal(path)
+    found = Writing(disk, FastClock(20))
+    task = asyncio.create_task(found.run())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield found
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(found.finish)
+        disk.close()
+
+
+async def test_what_is_written_again_is_no_older_than_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that was taken on and is gone when the disk says that it has not taken it."""
+    waits, again, go_on = asyncio.Event(), asyncio.Event(), threading.Event()
+    loop, path = asyncio.get_running_loop(), tmp_path / "journal"
+
+    def fdatasync(descriptor: int) -> None:
+        if not go_on.is_set():
+            loop.call_soon_threadsafe(waits.set)
+            assert go_on.wait(PATIENCE)
+            raise OSError(errno.EIO, "no more")
+        loop.call_soon_threadsafe(again.set)
+
+    async with writing(path) as disk:
+        monkeypatch.setattr("os.fdatasync", fdatasync)
+        taken_on = disk.put({"pod/a": b"{}", "pod/b": b"{}"}, durable=True)
+        await waits.wait()
+        await disk.put({"pod/a": None}).written
+        go_on.set()
+        with pytest.raises(OSError, match="no more"):
+            await taken_on.durable
+        await again.wait()
+    journal = Journal(path)
+    assert set(dict(journal.records())) == {"pod/b"}
+    journal.close()
+
+
+async def test_what_is_asked_for_last_is_written_last(tmp_path: Path) -> None:
+    """An end comes before the line that its pod is gone, whatever was to be written of the pod before."""
+    path = tmp_path / "journal"
+    async with writing(path) as disk:
+        await disk.put({"pod/a": b"{}"}).written
+        disk.put({"pod/a": b"{}", "pod/b": b"{}"})
+        await disk.put({"end/a": b"{}", "pod/a": None}).written
+        assert path.read_bytes() == b"pod/a {}\npod/b {}\nend/a {}\npod/a\n"
+
+
+async def test_a_pod_ends_when_it_is_written_that_it_is_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next process starts it again, where this one is killed."""
+    waits, ends, go_on = asyncio.Event(), asyncio.Event(), threading.Event()
+    loop, provider, append = asyncio.get_running_loop(), ReferenceProvider(), Journal.append
+    journal = tmp_path / "state" / "journal"
+
+    def slow(self: Journal, changes: Mapping[str, bytes | None]) -> None:
+        if "ending/a" in changes and changes["ending/a"] is not None:
+            loop.call_soon_threadsafe(waits.set)
+            assert go_on.wait(PATIENCE)
+        append(self, changes)
+
+    async def delete_pod(key: PodKey, grace_seconds: float) -> PodStatus | None:
+        ends.set()
+        assert b"ending/a {" in journal.read_bytes()
+        return await delete(key, grace_seconds)
+
+    async with claimed(tmp_path / "state", lambda: provider) as agent:
+        delete = provider.delete_pod
+        monkeypatch.setattr(provider, "delete_pod", delete_pod)
+        monkeypatch.setattr(Journal, "append", slow)
+        await agent.pods.create("a", Fence(1, 1), "", PodRequest(pod("a"), Inputs()))
+        await agent.pods.delete(PodKey("default", "a", "a"), Fence(1, 2), 0)
+        await waits.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not ends.is_set()
+        go_on.set()
+        await ends.wait()
 
 
 async def kept(journal: Path, *names: str) -> None:
@@ -164,6 +272,8 @@ async def test_a_pod_starts_while_its_file_waits_for_the_disk(tmp_path: Path, mo
         assert not creating.done()
         assert not listing.done()
         assert not [line for line in agent.changes.newer(0) if isinstance(line, StatusLine)]
+        # A process that is killed now leaves to the next one that the pod has ended.
+        await kept(tmp_path / "state" / "journal", "status/a")
         go_on.set()
         await creating
         (listed,) = await listing

@@ -24,9 +24,13 @@ class Keeping:
         self._changes = changes
 
     def say(self, held: Held, status: PodStatus) -> None:
-        """A pod's status is now this. Nobody is told before the pod is on the disk."""
+        """A pod's status is now this. It is kept at once: what has ended is not to run again in the next process.
+
+        Nobody is told before the pod is on the disk.
+        """
+        new = status != held.last if held.syncs else self._changes.status(held.key, status)
         held.last = status
-        if not held.syncs and self._changes.status(held.key, status):
+        if new:
             self._store.keep_status(held.key.uid, KeptStatus(held.key, status))
 
     async def keep(self, held: Held, *, ahead: bool = False) -> None:
@@ -48,10 +52,10 @@ class Keeping:
             commit.durable.add_done_callback(lambda durable: self._synced(held, durable))
 
     async def keep_ending(self, held: Held, ends_at: datetime, *, keeps: bool) -> None:
-        """Keep that a pod is to end, so that the agent's next process goes on with it."""
+        """Keep that a pod is to end, so that the agent's next process goes on with it and does not start it again."""
         commit = self._store.keep_ending(held.key.uid, ends_at, keeps=keeps)
-        if keeps:  # a node loop asks for any other end until it is told, so that need not wait for the disk
-            await self._stored(held, commit.durable)
+        # A node loop asks for an end until it is told, unless the logs are to stay: so that need not wait for the disk.
+        await self._stored(held, commit.durable if keeps else commit.written)
 
     def _synced(self, held: Held, durable: asyncio.Future[None]) -> None:
         if (error := durable.exception()) is not None:
@@ -59,7 +63,7 @@ class Keeping:
         held.syncs.discard(durable)
         # The newest of what was held back.
         if not held.syncs and held.here and not held.stopped and held.last is not None:
-            self.say(held, held.last)
+            self._changes.status(held.key, held.last)
 
     async def _stored(self, held: Held, stored: asyncio.Future[None]) -> bool:
         """Wait for the disk; whether it has worked."""

@@ -1,4 +1,8 @@
-"""Writes the agent's journal without blocking: what is asked for while the disk is at work is written together."""
+"""Writes the agent's journal without blocking: what is asked for while the disk is at work is written together.
+
+What the disk has not taken is written again, with what comes next or after a pause, unless something newer of the same
+name was written meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +95,7 @@ class Writing:
             durable: somebody waits until they are on the disk.
         """
         commit = self._upcoming()
-        commit.changes.update(changes)
+        commit.changes = _merged(commit.changes, changes)
         commit.syncs = commit.syncs or durable
         if self._stopped:
             commit.fail(_STOPPED)
@@ -129,6 +133,8 @@ class Writing:
             if commit is None:
                 continue
             self._under_way.add(commit)
+            for waiting in self._under_way - {commit}:  # what they have of the same names is not to be written again
+                waiting.changes = {name: one for name, one in waiting.changes.items() if name not in commit.changes}
             try:
                 await in_thread(self._journal.append, commit.changes)
             except asyncio.CancelledError:
@@ -156,7 +162,8 @@ class Writing:
     def _put_back(self, commit: Commit) -> None:
         """Have the changes of a commit written with the next one."""
         upcoming = self._upcoming()
-        upcoming.changes = commit.changes | upcoming.changes
+        upcoming.changes = _merged(commit.changes, upcoming.changes)
+        upcoming.syncs = upcoming.syncs or commit.syncs
 
     def _upcoming(self) -> Commit:
         if self._next is None:
@@ -164,6 +171,7 @@ class Writing:
         return self._next
 
     async def _sync(self) -> None:
+        retries, first = Retries(_AGAIN, self._clock), True
         while True:
             await self._unsynced_some.wait()
             self._unsynced_some.clear()
@@ -171,9 +179,26 @@ class Writing:
             try:
                 await in_thread(self._journal.sync)
             except OSError as error:
+                if first:
+                    log.warning("the state directory does not reach the disk, trying again", **described(error))
+                first = False
+                self._under_way.difference_update(waiting)
                 for commit in waiting:
+                    self._put_back(commit)
                     commit.fail(error)
+                await retries.wait(self._unsynced_some)
+                if not self._unsynced_some.is_set():  # nothing new was written, with which this is tried again
+                    self._some.set()
             else:
+                if not first:
+                    self._some.set()  # there may be something that was put back
+                retries.start_over()
+                first = True
+                self._under_way.difference_update(waiting)
                 for commit in waiting:
                     commit.durable.set_result(None)
-            self._under_way.difference_update(waiting)
+
+
+def _merged(older: Mapping[str, bytes | None], newer: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
+    """Both, in the order in which they are to be written: what is newer comes later."""
+    return {name: one for name, one in older.items() if name not in newer} | dict(newer)
