@@ -111,7 +111,8 @@ class Run(Request):
         dense: containers with the same text share a dense worker; "" for a process of its own.
         within: for a dense worker: the directories that contain the files of all its containers.
         network: the grant; None if the container has no sockets. Execs in it never have any.
-        wait: answer with the event that the guest has begun or ended, not before (an older shim answers at once).
+        wait: answer with the next event of the container: that its guest has begun or ended, or is still starting where
+            that takes long (an older shim answers at once).
     """
 
     OPERATION = "run"

@@ -39,7 +39,8 @@ one terminal's). `message` says where the container leaves its termination messa
 and `path` in it, and `logs` (whether its output will do). `network` is a `grants.Grant`: the container gets a control
 socket, by which its process asks the broker for sockets (`packets`); without it, it has none. An exec in a container
 has no control socket. An older shim does not know that; `extensions` of `hello` has `network` where it is known.
-With `wait` true, the reply is the event that tells that the guest has begun or ended: `event`, `container` and `re`.
+With `wait` true, the reply is the next event of the container: `event`, `container` and `re`. It tells that the guest
+has begun or ended, or that it is still starting.
 
 That a container is starting is told only where that takes long (`connections.SLOW_SECONDS`), and before the reply to a
 `hello`. So most starts take one message in each direction.

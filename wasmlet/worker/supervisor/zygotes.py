@@ -31,7 +31,7 @@ SPARE = 3
 REFILL_SECONDS = 0.01
 IDLE_SECONDS = 10.0
 BATCH = 4
-"""How many children are forked at once. None of them begins before all are forked."""
+"""How many children are asked for at once. Where the zygote forks twice, none of them begins before all are forked."""
 MAKING = 4 * BATCH
 """The most children that are asked for and not ready yet."""
 TRIES = 4
