@@ -93,8 +93,10 @@ class Agent:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await self._group.__aexit__(*error)
-            await self._store.close()
+            try:
+                await self._group.__aexit__(*error)
+            finally:  # also where a task of it has failed
+                await self._store.close()
 
     @property
     def trouble(self) -> str:

@@ -59,6 +59,8 @@ REPEAT_SECONDS = 5.0
 """How often an agent is asked again to end a pod whose end it has not told."""
 FORGET_SECONDS = 60.0
 """So long after a pod's end was reported here, the agent may forget its last status: by then the API server has it."""
+FORGETS_AT_ONCE = 8
+"""Requests to forget that may be on their way to an agent that takes one pod in each."""
 FIRST_BYTE_SECONDS = 30.0
 """How long a log that is not followed may be silent."""
 
@@ -99,6 +101,7 @@ class RemoteProvider(Provider[Settings]):
         self._creates = Batches(self, "/pods", self._sequence)
         self._deletes = Batches(self, "/deletes", self._sequence)
         self._forgets = Batches(self, "/forgets", self._sequence)
+        self._forgetting = asyncio.Semaphore(FORGETS_AT_ONCE)
         self._following: asyncio.Task[None] | None = None
         self._link: Link | None = None
 
@@ -378,5 +381,9 @@ class RemoteProvider(Provider[Settings]):
         order = forget(uid)
         with suppress(WasmletError):
             with suppress(NotFound, Stale):
-                await (self._forgets.put(order) if BATCHED_FORGETS in self._supported else self.alone(order))
+                if BATCHED_FORGETS in self._supported:
+                    await self._forgets.put(order)
+                else:
+                    async with self._forgetting:
+                        await self.alone(order)
             self._told.pop(uid, None)

@@ -166,3 +166,21 @@ async def test_what_nobody_expects_of_a_stream_is_in_the_log(tmp_path: Path) -> 
                 await provider.port_forward(held.key, 80, Client())
     (line,) = said(log, "a call of a stream has failed")
     assert "ZeroDivisionError" in line["exception"]
+
+
+async def test_an_agent_in_which_something_fails_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    async def failing() -> None:
+        raise RuntimeError("a fault of the agent")
+
+    memory: list[Path] = []
+
+    async def run() -> None:
+        async with claimed(tmp_path / "state", ReferenceProvider) as agent:
+            memory.append((tmp_path / "state" / "memory").readlink())
+            assert memory[0].exists()
+            agent._spawn(failing())
+            await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup):
+        await run()
+    assert not memory[0].exists()

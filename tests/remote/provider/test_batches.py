@@ -16,6 +16,7 @@ from wasmlet_agent.protocol.messages import BatchedDelete, EndedLine
 from wasmlet_remote.batches import NEW_SECONDS, Batches, Order, create, delete
 from wasmlet_remote.bodies import Body
 from wasmlet_remote.link import Away
+from wasmlet_remote.provider import FORGETS_AT_ONCE, RemoteProvider
 
 import wasmlet
 from tests.remote.agents import PATIENCE
@@ -73,6 +74,18 @@ async def test_ends_that_the_api_has_are_forgotten(
         monkeypatch.setattr("wasmlet_agent.agent.BATCHED_FORGETS", "something-else")
     monkeypatch.setattr("wasmlet_remote.provider.FORGET_SECONDS", 0.8)
     beside.proxy.trap("lose", "POST", "/v1/forgets")
+    at_once, most, alone = 0, 0, RemoteProvider.alone
+
+    async def counted(provider: RemoteProvider, order: Order) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            await alone(provider, order)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(RemoteProvider, "alone", counted)
     async with asyncio.timeout(PATIENCE), beside.started(tmp_path) as provider:
         await create_all(provider)
         assert await delete_all(provider) == [143] * MANY
@@ -81,6 +94,7 @@ async def test_ends_that_the_api_has_are_forgotten(
     asked = [seen.path for seen in beside.proxy.requests if "forget" in seen.path]
     assert ("/v1/forgets" in asked) is batched
     assert len(asked) <= 8 if batched else len(asked) == MANY
+    assert batched or 1 < most <= FORGETS_AT_ONCE
 
 
 @pytest.mark.parametrize("path", ["/v1/pods", "/v1/deletes"])

@@ -72,6 +72,12 @@ class Links:
         """The last warning that was logged about links, so that it is not repeated."""
         self._forgotten = False
         """The agent has joined again, and has had no link since."""
+        self._sitting_out = 0
+        """Spare links that are not dialled, for another one is refused, too."""
+        self._idle: set[Callable[[], None]] = set()
+        """What marks a link as used, of those that are open and not used yet."""
+        self._taken = asyncio.Event()
+        """Set whenever the host takes a link."""
         self._places = asyncio.Semaphore(MOST_LINKS)
         self._spares = asyncio.Semaphore(SPARES)
         self.connected = asyncio.Event()
@@ -92,6 +98,7 @@ class Links:
         def use() -> None:
             if not used.is_set():
                 used.set()
+                self._idle.discard(use)
                 self._pauses.start_over()
                 self._refusals.start_over()
                 self._spares.release()
@@ -117,11 +124,16 @@ class Links:
                 ) as link:
                     dialling.reschedule(None)
                     self.connected.set()
+                    self._taken.set()
                     self._forgotten = False
                     if self._told:
                         log.info("the host has the agent again", host=self._joined.host)
                     self._told = ""
-                    await self._answer(link, use)
+                    self._idle.add(use)
+                    try:
+                        await self._answer(link, use)
+                    finally:
+                        self._idle.discard(use)
         except aiohttp.WSServerHandshakeError as error:
             if error.status in (401, 403):
                 return Refused(f"{self._joined.host} does not know this agent's key (HTTP {error.status})")
@@ -136,12 +148,23 @@ class Links:
             log.warning("there is no link to the host, trying again", host=self._joined.host, error=text)
             self._told = text
         if isinstance(failed, Refused):
-            if self._again is None or self._forgotten or not await self._again(self._joined):
+            if self._sitting_out + len(self._idle) < SPARES - 1:  # another one is dialled
+                await self._sit_out()
+            elif self._again is None or self._forgotten or not await self._again(self._joined):
                 await self._refused()
             else:
                 self._forgotten = True
         else:
             await self._pauses.wait()
+
+    async def _sit_out(self) -> None:
+        """Wait until the host takes a link again: while it refuses, one is dialled for all."""
+        self._taken.clear()
+        self._sitting_out += 1
+        try:
+            await self._taken.wait()
+        finally:
+            self._sitting_out -= 1
 
     async def _refused(self) -> None:
         """Wait until there is something new to join with, or the pause is over."""
