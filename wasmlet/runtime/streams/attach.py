@@ -25,6 +25,11 @@ from wasmlet.runtime.logs.reader import Log
 from wasmlet.runtime.shim.client import ShimClient
 from wasmlet.runtime.streams.pipes import Pipe
 
+TOO_SLOW = (
+    "the container writes faster than this is read, and its log was rotated past what is unread: attach again, or read "
+    "the log"
+)
+
 
 async def attach(client: ShimClient, container_id: str, log: Log, streams: Streams) -> None:
     """Connect the streams; return when the container has ended. Cancelled: leave it.
@@ -100,6 +105,8 @@ async def _follow_size(terminal: Pipe, streams: Streams) -> None:
 
 def _open(log: Log, number: int, offset: int) -> tuple[Part, int]:
     part = log_files.open_part(log.path, number)
+    if part is None and log.path.exists():
+        raise WasmletError(TOO_SLOW)
     if part is None:
         raise FileNotFoundError(log.path)
     return part, offset
@@ -110,10 +117,7 @@ async def _write(log: Log, begin: Any, streams: Streams) -> None:
     async with contextlib.aclosing(logs.pieces(log, begin, follow=True)) as pieces:
         async for number, data in pieces:
             if before and number > before + 1:
-                raise WasmletError(
-                    "the container writes faster than this is read, and its log was rotated past what is unread: "
-                    "attach again, or read the log"
-                )
+                raise WasmletError(TOO_SLOW)
             before = number
             entries = (rest + data).split(b"\n")
             rest = entries.pop()
