@@ -7,7 +7,7 @@ name was written meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -45,6 +45,16 @@ class Commit:
     durable: asyncio.Future[None] = attrs.field(factory=_future)
     syncs: bool = False
     changes: dict[str, bytes | None] = attrs.field(factory=dict)
+
+    def add(self, newer: Mapping[str, bytes | None]) -> None:
+        """Have newer changes written, too, after all that are asked for already."""
+        self.without(newer)
+        self.changes.update(newer)
+
+    def without(self, names: Iterable[str]) -> None:
+        """Write what is asked for, but for these names."""
+        for name in names:
+            self.changes.pop(name, None)
 
     def fail(self, error: OSError) -> None:
         """The changes cannot be written."""
@@ -95,7 +105,7 @@ class Writing:
             durable: somebody waits until they are on the disk.
         """
         commit = self._upcoming()
-        commit.changes = _merged(commit.changes, changes)
+        commit.add(changes)
         commit.syncs = commit.syncs or durable
         if self._stopped:
             commit.fail(_STOPPED)
@@ -134,7 +144,7 @@ class Writing:
                 continue
             self._under_way.add(commit)
             for waiting in self._under_way - {commit}:  # what they have of the same names is not to be written again
-                waiting.changes = {name: one for name, one in waiting.changes.items() if name not in commit.changes}
+                waiting.without(commit.changes)
             try:
                 await in_thread(self._journal.append, commit.changes)
             except asyncio.CancelledError:
@@ -162,7 +172,8 @@ class Writing:
     def _put_back(self, commit: Commit) -> None:
         """Have the changes of a commit written with the next one."""
         upcoming = self._upcoming()
-        upcoming.changes = _merged(commit.changes, upcoming.changes)
+        commit.add(upcoming.changes)
+        upcoming.changes = commit.changes
         upcoming.syncs = upcoming.syncs or commit.syncs
 
     def _upcoming(self) -> Commit:
@@ -197,8 +208,3 @@ class Writing:
                 self._under_way.difference_update(waiting)
                 for commit in waiting:
                     commit.durable.set_result(None)
-
-
-def _merged(older: Mapping[str, bytes | None], newer: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
-    """Both, in the order in which they are to be written: what is newer comes later."""
-    return {name: one for name, one in older.items() if name not in newer} | dict(newer)
