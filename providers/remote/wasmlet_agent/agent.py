@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock, either
 from wasmlet.concurrency import in_thread
+from wasmlet.errors import ConfigError
 from wasmlet.failures import described, text_of
 from wasmlet.memory import give_back
 from wasmlet.provider import NodeChanged, NodeContext, PodEvent, Provider, StatusChanged
@@ -52,6 +53,16 @@ class Places:
     handover: bool = False
 
 
+@contextlib.contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    """Raises ConfigError where the state directory cannot be read, or written as a start has to."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigError(f"--state-dir {directory}: what is kept there cannot be read or written: {why}") from None
+
+
 class Agent:
     """Use as an async context manager, in which it starts its provider where it knows the Node.
 
@@ -66,8 +77,9 @@ class Agent:
         self._make = make
         self._clock = clock or SystemClock()
         self._state_dir = places.state_dir
-        self._store = Store(places.state_dir, keep_secrets=places.keep_secrets, clock=self._clock)
-        self.sessions = Sessions(places.state_dir / "session.json", handover=places.handover)
+        with _readable(places.state_dir):
+            self._store = Store(places.state_dir, keep_secrets=places.keep_secrets, clock=self._clock)
+            self.sessions = Sessions(places.state_dir / "session.json", handover=places.handover)
         self.changes = Changes()
         self.pods = Pods(self._store, self.changes, self._clock, self._spawn)
         self._group = asyncio.TaskGroup()
@@ -80,7 +92,8 @@ class Agent:
         self._look_again = asyncio.Event()
 
     async def __aenter__(self) -> Agent:
-        await self.pods.load()
+        with _readable(self._state_dir):
+            await self.pods.load()
         await self._group.__aenter__()
         self._spawn(self._store.run())
         if (node := self.sessions.newest.node) is not None:

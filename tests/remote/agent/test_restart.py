@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wasmlet_agent.agent import Agent, Places
 from wasmlet_agent.pods.journal import Journal
 from wasmlet_agent.pods.store import Store
 from wasmlet_agent.protocol.messages import EndedLine
 
 from tests.remote.agents import AgentProcess, Caller, calling, pod, running
 from wasmlet.clock import SystemClock
+from wasmlet.errors import ConfigError
 from wasmlet.model.status import Running, Terminated, Waiting
+from wasmlet.testing import ReferenceProvider
 
 SECRET = "correct-horse-battery-staple"
 
@@ -259,10 +262,12 @@ async def test_files_of_an_earlier_version_stay_until_they_are_records_on_the_di
     as_earlier(state)
     with monkeypatch.context() as patch:
         patch.setattr("os.fdatasync", broken)
-        store = Store(state, keep_secrets=False, clock=SystemClock())
-        with pytest.raises(OSError, match="no more"):
-            store.load()
+        agent = Agent(ReferenceProvider, Places(state))
+        with pytest.raises(ConfigError, match=f"--state-dir {state}: what is kept there .* no more"):
+            await agent.__aenter__()
+        await agent._store.close()
     assert (state / "pods" / "a.json").exists()
+    store = Store(state, keep_secrets=False, clock=SystemClock())
     assert set(store.load().pods) == {"a"}
     assert not (state / "pods").exists()
     await store.close()
