@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli.demo.harness import OWN, PATIENCE, processes_with, wasmlet
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
 
 async def test_a_pool_of_nodes_that_are_processes() -> None:
     async with wasmlet("demo", "--port", "0", "--pool") as demo:
@@ -79,8 +81,13 @@ async def test_a_pool_ends_with_a_demo_that_is_killed(monkeypatch: pytest.Monkey
                 await asyncio.sleep(0.1)
 
 
-async def test_a_pool_has_the_volumes_of_the_examples() -> None:
-    async with wasmlet("demo", "--port", "0", "--pool", "examples/claim.yaml") as demo:
+async def test_a_pool_has_the_volumes_of_the_examples(tmp_path: Path) -> None:
+    manifest = tmp_path / "claim.yaml"
+    text = (await asyncio.to_thread((EXAMPLES / "claim.yaml").read_text)).replace("//./", f"//{EXAMPLES}/")
+    mine = text.replace("/tmp/wasmlet-example-claim", str(tmp_path / "claim"))
+    assert mine != text, "its directory is that of other tests, too"
+    manifest.write_text(mine)
+    async with wasmlet("demo", "--port", "0", "--pool", str(manifest)) as demo:
         code, output = await demo.end()
     assert code == 0, output
     assert "  reader | written by another pod\n" in output

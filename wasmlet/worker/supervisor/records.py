@@ -151,7 +151,11 @@ def lock_state_dir(state_dir: str) -> tuple[int, bool]:
             f"the state directory {state_dir} has format {before.get('format')}, expected {FORMAT}: "
             "use the wasmlet that wrote it, or another state directory"
         )
-    with open("state.json.new", "w", encoding="utf-8") as file:
-        json.dump({"format": FORMAT, "boot_id": boot}, file)
-    os.rename("state.json.new", "state.json")
+    now = {"format": FORMAT, "boot_id": boot}
+    if now != before:
+        with open("state.json.new", "w", encoding="utf-8") as file:
+            json.dump(now, file)
+            file.flush()
+            os.fsync(file.fileno())  # an empty file would keep every later shim from starting
+        os.rename("state.json.new", "state.json")
     return lock, before is not None and before.get("boot_id") != boot

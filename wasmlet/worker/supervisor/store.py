@@ -64,8 +64,8 @@ class Store:
 
     def finish(self) -> None:
         """The shim leaves: write now what could not be written before, if there is room."""
-        if self._stale:
-            self._write_anew()
+        if self._stale and self._write_anew():
+            _remove_earlier()
 
     def _append(self, data: bytes) -> None:
         # The line begins with the end of the one before, of which a full disk may have taken only a part.

@@ -11,6 +11,7 @@ process writes it anew where any record counts no more. Everything blocks.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -107,10 +108,12 @@ class Journal:
             OSError: the disk does not take it. It may say later that it has: write it again.
         """
         with self._replacing:
+            if self._unsure:
+                raise OSError(errno.EIO, "the disk has not taken what was written before")
+            if not self._named:
+                files.sync_directory(self._path.parent)
+                self._named = True
             try:
-                if not self._named:
-                    files.sync_directory(self._path.parent)
-                    self._named = True
                 os.fdatasync(self._file)
             except OSError:
                 self._unsure = True
@@ -139,7 +142,6 @@ class Journal:
 
     def _rewrite(self) -> None:
         """Write a new file of the records that count; the old one stays where that fails."""
-        self._unsure = False
         try:
             new = os.open(
                 self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -159,6 +161,7 @@ class Journal:
         with self._replacing:
             old, self._file = self._file, new
             os.close(old)
+            self._unsure = False
             self._named = False  # a loss of power leaves the old file or the new one, until somebody waits for the disk
         self._places, self._size = places, size
         self._rewrite_at = self._limit()

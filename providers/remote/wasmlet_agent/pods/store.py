@@ -285,6 +285,8 @@ class Store:
             log.info("the state directory of an earlier version was taken over", files=len(over))
         for file in over:
             file.unlink()
+        for emptied in {file.parent for file in over}:
+            files.sync_directory(emptied)  # so that none comes back, with a pod that has ended meanwhile
         for directory in _EARLIER:
             with suppress(OSError):  # it is not there, or something stays in it
                 (self._directory / directory).rmdir()
