@@ -21,7 +21,7 @@ import attrs
 import click
 import orjson
 
-from benchmarks import report
+from benchmarks import handlers, report
 from benchmarks.burst import Load, rounds
 from benchmarks.cluster import Cluster, RealCluster, open_cluster
 from benchmarks.memory import memory
@@ -218,12 +218,15 @@ async def _memory(cluster: Cluster, load: Load, options: Options, progress: Prog
 
 
 async def _account(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
-    """What a pod of a class of the engine costs, step by step."""
+    """What a pod costs, step by step: of the handler given, or of each that the engine has."""
     from benchmarks.account import account
     from benchmarks.guest import sleeper
 
-    load = attrs.evolve(load, image=sleeper(cluster.directory, files=options.files), handler=options.handler)
-    return {"account": await account(cluster, load, ENGINE, progress)}
+    image, found = sleeper(cluster.directory, files=options.files), {}
+    for handler in (options.handler,) if options.handler else handlers.handlers(ENGINE):
+        load = attrs.evolve(load, image=image, handler=handler)
+        found[handler] = await account(cluster, load, options.starts, ENGINE, progress)
+    return {"account": found}
 
 
 async def _asleep(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
@@ -285,8 +288,8 @@ def tables(found: Found) -> str:
 
         text = f"an operator of {found['operator']['count']} pools, and one before"
         texts.append(report.columns(text, columns(found["operator"], "operator", "a pool")))
-    for title, rows in found.get("account", {}).items():
-        texts.append(report.columns(f"a pod, {title}; {pods} at once", rows))
+    for handler, titles in found.get("account", {}).items():
+        texts += [report.columns(f"a pod of {handler}: {title}", rows) for title, rows in titles.items()]
     if "asleep" in found:
         texts.append(report.columns(f"{pods} pods asleep", found["asleep"]))
     if "memory" in found:
@@ -302,7 +305,7 @@ def tables(found: Found) -> str:
 @click.option("--rounds", "count", default=3, show_default=True, type=click.IntRange(1), help="Rounds of each burst.")
 @click.option("--hold", default=10.0, show_default=True, type=click.FloatRange(0), help="Seconds of idling.")
 @click.option("--starts", default=50, show_default=True, type=click.IntRange(1), help="Pods that start one at a time.")
-@click.option("--handler", default="", help="The RuntimeClass handler of pods in a burst (wasmlet-dense).")
+@click.option("--handler", default="", help="The RuntimeClass handler of pods (wasmlet-dense).")
 @click.option("--files", is_flag=True, help="The guests of a burst can open files, so their pods have directories.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="An administrator's credentials of a cluster.")
@@ -323,13 +326,14 @@ def command(
 ) -> None:
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
-    WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process), asleep (what
-    pods cost while nothing happens), wasmtime (with an engine), engines (their classes side by side, without an API
-    server), serving (guests that answer requests), components (of wasi:http, beside `wasmtime serve`), actors (of
-    waSCC, beside a component that does the same), addresses (by CNI, beside the plugins alone), remote (pods behind an
-    agent, beside pods of the node's own), host (many agents that joined one process) or operator (which keeps pools of
-    nodes); all of it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for
-    wasmtime, account, asleep and memory, which without it is that of a node that runs nothing.
+    WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process, and in which
+    phase of its life), asleep (what pods cost while nothing happens), wasmtime (with an engine), engines (their classes
+    side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
+    `wasmtime serve`), actors (of waSCC, beside a component that does the same), addresses (by CNI, beside the plugins
+    alone), remote (pods behind an agent, beside pods of the node's own), host (many agents that joined one process) or
+    operator (which keeps pools of nodes); all of it without any. The API server is an embedded one, or that of
+    --kubeconfig. --handler is for wasmtime, account, asleep and memory. Without it, account takes all handlers of the
+    engine by turns, and memory is that of a node that runs nothing.
     """
     real = None
     if kubeconfig is not None:
@@ -338,6 +342,8 @@ def command(
         real = RealCluster(kubeconfig, node_credentials, client_ca_file)
     elif node_credentials is not None or client_ca_file is not None:
         raise click.UsageError("--node-credentials and --client-ca-file need --kubeconfig beside them")
+    if handler:
+        handlers.check(handler, ENGINE)
     log.configure("error")
     options = Options(what or WHAT, pods, count, hold, starts, real, handler, files)
     machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}

@@ -2,31 +2,32 @@
 
 A node runs bursts of sleeping pods. What its processes have used is read from /proc before a burst, when all pods run,
 and when all are gone; the differences are divided by the number of pods. The first burst warms up and is not counted.
-System calls are counted by strace in a burst of their own, since strace makes everything slow; without strace there is
-no such table.
+System calls are counted by strace in a burst of their own, since strace makes everything slow. Another node then runs
+one pod after the other, to see what happens in which phase (`singles`). Without strace there are no system calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
 
+from benchmarks import singles, strace
 from benchmarks.burst import Figures, Load, burst
 from benchmarks.cluster import Cluster
 from benchmarks.guest import workers
-from benchmarks.processes import BenchmarkFailed, Process
+from benchmarks.processes import Process
 from benchmarks.report import Progress
 
 PHASES = ("to Running", "to gone")
-TRACED_PODS = 100
+TRACED_PODS, TRACED_STARTS = 100, 20
+WARMING_STARTS = 3
 MOST_CALLS = 24
 """How many system calls the table shows, the most frequent ones."""
 NODE = "node"
@@ -112,15 +113,24 @@ def _between(before: Mapping[int, _Used], after: Mapping[int, _Used], pods: int)
     }
 
 
-async def account(cluster: Cluster, load: Load, provider: str, progress: Progress) -> dict[str, Table]:
-    """By phase, what a pod took: `{"to Running": {"node": {"CPU, ms": 1.3, ...}, ...}, ...}`, and system calls.
+async def account(cluster: Cluster, load: Load, starts: int, provider: str, progress: Progress) -> dict[str, Table]:
+    """What a pod took, by title: `{"to Running": {"node": {"CPU, ms": 1.3, ...}, ...}, ...}`.
+
+    Args:
+        starts: how many pods are run one after the other.
 
     Raises:
         BenchmarkFailed: a pod did not run.
     """
+    if not strace.available():
+        progress.line("system calls are left out: there is no strace")
+    return await _bursts(cluster, load, provider, progress) | await _phases(cluster, load, starts, provider, progress)
+
+
+async def _bursts(cluster: Cluster, load: Load, provider: str, progress: Progress) -> dict[str, Table]:
     state = cluster.directory / "state"
     async with cluster.running_node(provider, load.pods) as node:
-        with progress.step("warming up"):
+        with progress.step(f"{load.handler}, warming up"):
             await burst(cluster, load, progress, node)
         found: dict[str, Table] = {}
         marks = [_snapshot(node, state)]
@@ -129,61 +139,53 @@ async def account(cluster: Cluster, load: Load, provider: str, progress: Progres
             marks.append(_snapshot(node, state))
             return {}
 
-        with progress.step("counting"):
+        with progress.step(f"{load.handler}, counting"):
             await burst(cluster, load, progress, node, mark)
         marks.append(_snapshot(node, state))
         for phase, before, after in zip(PHASES, marks, marks[1:], strict=False):
-            found[phase] = _between(before, after, load.pods)
-        calls = await _traced(cluster, attrs.evolve(load, pods=min(load.pods, TRACED_PODS)), node, state, progress)
-        return found | ({"system calls, to Running and gone": calls} if calls else {})
+            found[f"{phase}, {load.pods} at once"] = _between(before, after, load.pods)
+        if strace.available():
+            some = attrs.evolve(load, pods=min(load.pods, TRACED_PODS))
+            with progress.step(f"{load.handler}, system calls"):
+                async with _traced(cluster, node) as made:
+                    await burst(cluster, some, progress, node)
+            found[f"system calls, {some.pods} at once"] = _by_name(made, some.pods)
+        return found
 
 
-async def _traced(cluster: Cluster, load: Load, node: Process, state: Path, progress: Progress) -> Table:
-    """System calls of a pod, by name and process; {} without strace."""
-    strace = shutil.which("strace")
-    if strace is None:
-        progress.line("system calls are left out: there is no strace")
-        return {}
-    table: Table = {}
-    async with AsyncExitStack() as stack:
-        outputs = {}
-        for pid, used in _snapshot(node, state).items():
-            outputs[pid] = used.role, cluster.directory / f"calls-{pid}"
-            await stack.enter_async_context(_counting(strace, pid, outputs[pid][1]))
-        with progress.step("system calls"):
-            await burst(cluster, load, progress, node)
-    for role, path in outputs.values():
-        for name, count in _calls(path).items():
-            row = table.setdefault(name, {})
-            row[role] = row.get(role, 0.0) + count / load.pods
-    ranked = sorted(table.items(), key=lambda item: -sum(item[1].values()))
-    roles = sorted({role for _, row in ranked for role in row})
-    whole = {role: sum(row.get(role, 0.0) for _, row in ranked) for role in roles}
-    return {"all": whole} | dict(ranked[:MOST_CALLS])
+async def _phases(cluster: Cluster, load: Load, starts: int, provider: str, progress: Progress) -> dict[str, Table]:
+    marks = cluster.directory / f"phases-{load.handler}"
+    async with cluster.running_node(provider, load.pods, phases=marks) as node:
+        with progress.step(f"{load.handler}, one after the other"):
+            await singles.singles(cluster, load, marks, WARMING_STARTS, progress)
+            run = await singles.singles(cluster, load, marks, starts, progress)
+        found = singles.table(run)
+        if strace.available():
+            some = min(starts, TRACED_STARTS)
+            with progress.step(f"{load.handler}, one after the other, system calls"):
+                async with _traced(cluster, node) as made:
+                    run = await singles.singles(cluster, load, marks, some, progress)
+            found |= singles.calls(run, made)
+        return {f"by phase, {starts} one after the other": found}
 
 
 @asynccontextmanager
-async def _counting(strace: str, pid: int, output: Path) -> AsyncIterator[None]:
-    """Count the system calls of a process and of those that it starts, while the context is open."""
-    command = (strace, "--follow-forks", "--summary-only", "--output", str(output), "--attach", str(pid))
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-    assert process.stderr is not None
-    line = await process.stderr.readline()  # it says so when it is attached
-    if b"attached" not in line:
-        raise BenchmarkFailed(f"strace could not follow process {pid}: {line.decode().strip()}")
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.communicate()
+async def _traced(cluster: Cluster, node: Process) -> AsyncIterator[list[strace.Call]]:
+    """Have the system calls of the node's processes in the list when the context is over."""
+    calls: list[strace.Call] = []
+    roles = {pid: used.role for pid, used in _snapshot(node, cluster.directory / "state").items()}
+    output = cluster.directory / "calls"
+    async with strace.following(roles, output) as threads:
+        yield calls
+    calls += await asyncio.to_thread(strace.read, output, threads)
 
 
-def _calls(path: Path) -> dict[str, int]:
-    """Calls by name, of what strace wrote."""
-    found = {}
-    for line in path.read_text().splitlines()[2:]:
-        words = line.split()
-        if len(words) >= 5 and words[3].isdigit() and words[-1] != "total":
-            found[words[-1]] = int(words[3])
-    return found
+def _by_name(calls: Iterable[strace.Call], pods: int) -> Table:
+    """System calls of a pod, by name and process, the most frequent ones."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for call in calls:
+        found["all"][call.role] += 1
+        found[call.name][call.role] += 1
+    ranked = sorted(found.items(), key=lambda item: -item[1].total())
+    roles = sorted(found["all"])
+    return {name: {role: row[role] / pods for role in roles if role in row} for name, row in ranked[: 1 + MOST_CALLS]}

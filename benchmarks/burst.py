@@ -27,6 +27,9 @@ CREATORS = 50
 PATIENCE_SECONDS = 300.0
 SETTLE_SECONDS = 1.0
 """For a second after all pods run, the node is still busy with their start, which its CPU includes."""
+ENDED = ("Succeeded", "Failed")
+REFUSED = ("CreateContainerConfigError", "InvalidImageName", "ErrImageNeverPull")
+"""The reasons of a container that waits for another manifest: it would not run later."""
 
 Figures = dict[str, float]
 Meanwhile = Callable[[str], Awaitable[Figures]]
@@ -60,13 +63,15 @@ class Load:
 
 
 @attrs.define
-class _Seen:
+class Seen:
     """What a watch has shown of the pods."""
 
     wanted: int
     phases: dict[str, Raw] = attrs.field(factory=dict)
     running: dict[str, float] = attrs.field(factory=dict)
     gone: set[str] = attrs.field(factory=set)
+    hopeless: str = ""
+    """The first pod that will not run, and why; "" while all may."""
     all_running: asyncio.Event = attrs.field(factory=asyncio.Event)
     all_gone: asyncio.Event = attrs.field(factory=asyncio.Event)
 
@@ -83,12 +88,44 @@ class _Seen:
             self.running[name] = time.monotonic()
             if len(self.running) == self.wanted:
                 self.all_running.set()
+        if not self.all_running.is_set() and (why := _hopeless(status)):
+            self.hopeless = f"pod {name} did not run: {why}"
+            self.all_running.set()
 
-    def missing(self, what: str, done: int) -> BenchmarkFailed:
+    async def until_running(self) -> None:
+        """Return when all pods run.
+
+        Raises:
+            BenchmarkFailed: one of them will not run, or they do not in time.
+        """
+        await _until(self.all_running, lambda: self._missing("Running", len(self.running)))
+        if self.hopeless:
+            raise BenchmarkFailed(self.hopeless)
+
+    async def until_gone(self) -> None:
+        """Return when all pods are gone.
+
+        Raises:
+            BenchmarkFailed: they are not in time.
+        """
+        await _until(self.all_gone, lambda: self._missing("gone", len(self.gone)))
+
+    def _missing(self, what: str, done: int) -> BenchmarkFailed:
         """The error that not all pods are `what`, with the status of one that is not."""
         status = next((s for name, s in self.phases.items() if what == "gone" or name not in self.running), None)
         text = f"{done} of {self.wanted} pods were {what} after {PATIENCE_SECONDS:g} s; one that was not: {status}"
         return BenchmarkFailed(text)
+
+
+def _hopeless(status: Raw) -> str:
+    """Why a pod with this status will not run, in the words of the status; "" where it may."""
+    phase = str(status.get("phase"))
+    said = [status] if phase in ENDED else []
+    for container in status.get("containerStatuses") or ():
+        states = (container.get("state") or {}).values()
+        said += [state for state in states if phase in ENDED or state.get("reason") in REFUSED]
+    words = [str(one[key]) for one in said for key in ("reason", "message") if one.get(key)]
+    return ": ".join([phase, *words]) if said else ""
 
 
 async def burst(
@@ -114,17 +151,17 @@ async def burst(
                 return await _burst(cluster, load, progress, name, None, None)
         return await _burst(cluster, load, progress, cluster.node, node, while_running)
     except BaseExceptionGroup as group:
-        raise _cause(group) from None
+        raise cause(group) from None
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause(error: BaseException) -> BaseException:
     """The error that ended a group of tasks: ours, if there is one."""
     while isinstance(error, BaseExceptionGroup):
         error = (error.subgroup(BenchmarkFailed) or error).exceptions[0]
     return error
 
 
-async def _have_class(api: Api, handler: str) -> None:
+async def have_class(api: Api, handler: str) -> None:
     body = {
         "apiVersion": "node.k8s.io/v1",
         "kind": "RuntimeClass",
@@ -143,15 +180,15 @@ async def _burst(
     while_running: Meanwhile | None,
 ) -> Figures:
     if load.handler:
-        await _have_class(cluster.api, load.handler)
-    seen, sent = _Seen(load.pods), dict[str, float]()
+        await have_class(cluster.api, load.handler)
+    seen, sent = Seen(load.pods), dict[str, float]()
     figures: Figures = {}
     async with (
         cluster.namespace(f"bench-{os.getpid()}-{time.monotonic_ns() % 10**9}") as pods,
         asyncio.TaskGroup() as group,
     ):
         begin, cpu = time.monotonic(), node.cpu() if node else 0.0
-        async with _watched(cluster.api, group, pods, seen, None if node else floor.Floor(cluster.api, group)):
+        async with watched(cluster.api, group, pods, seen, None if node else floor.Floor(cluster.api, group)):
             spec = load.spec(name)
 
             async def create(pod: str) -> None:
@@ -165,7 +202,7 @@ async def _burst(
             async with progress.counting("Running", load.pods, lambda: len(seen.running)):
                 begin = time.monotonic()
                 await _each(create, [f"p-{number:05}" for number in range(load.pods)])
-                await _until(seen.all_running, lambda: seen.missing("Running", len(seen.running)))
+                await seen.until_running()
             figures["all_running"] = time.monotonic() - begin
             took = sorted(seen.running[pod] - at for pod, at in sent.items())
             figures |= {"running_p50": quantile(took, 0.5), "running_p99": quantile(took, 0.99)}
@@ -179,7 +216,7 @@ async def _burst(
             async with progress.counting("gone", load.pods, lambda: len(seen.gone)):
                 begin = time.monotonic()
                 await _each(delete, list(sent))
-                await _until(seen.all_gone, lambda: seen.missing("gone", len(seen.gone)))
+                await seen.until_gone()
             figures["all_gone"] = time.monotonic() - begin
             if node is not None:
                 figures["cpu_ms_per_pod_to_gone"] = 1000 * (node.cpu() - cpu) / load.pods
@@ -187,8 +224,8 @@ async def _burst(
 
 
 @asynccontextmanager
-async def _watched(
-    api: Api, group: asyncio.TaskGroup, pods: str, seen: _Seen, stand_in: floor.Floor | None
+async def watched(
+    api: Api, group: asyncio.TaskGroup, pods: str, seen: Seen, stand_in: floor.Floor | None
 ) -> AsyncIterator[None]:
     """Watch the pods while the context is open, and pass the changes on to the floor, if it plays the node."""
     version = (await api.call("GET", pods))["metadata"]["resourceVersion"]

@@ -3,6 +3,7 @@
     plane DIRECTORY NODE                                     an embedded control plane, with credentials for that node
     node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS [SETTING=VALUE ...]
                                                              a node, as `wasmlet run` would run it
+    observed FILE PROVIDER NAME ...                          the same, with its pods' phases written to a file
     agent PROVIDER STATE_DIR KEYS                            an agent, with keys of `wasmlet-agent`
     host KUBECONFIG CLIENT_CA STATE_DIR NAMESPACE            a host of agents, as `wasmlet host` would run it
     joined URL TOKEN STATE_DIR COUNT                         so many agents that run nothing and join a host
@@ -203,6 +204,13 @@ async def _node(
     await run(node)
 
 
+async def _observed(file: str, *arguments: str) -> None:
+    from benchmarks import phases
+
+    phases.install(Path(file))
+    await _node(*arguments)
+
+
 def _alone(module: str) -> None:
     """Run a module that prints for how many nanoseconds it has computed, and report that number."""
     import wasmtime
@@ -237,6 +245,7 @@ def rss(pid: int | None = None) -> float:
 
 _WHAT: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
     "node": _node,
+    "observed": _observed,
     "plane": _plane,
     "agent": _agent,
     "host": _host,

@@ -56,16 +56,20 @@ class Cluster:
     client_ca_file: Path
 
     @asynccontextmanager
-    async def running_node(self, provider: str, pods: int, *settings: str) -> AsyncIterator[Process]:
+    async def running_node(
+        self, provider: str, pods: int, *settings: str, phases: Path | None = None
+    ) -> AsyncIterator[Process]:
         """A node in a process of its own, registered and ready to take that many pods.
 
         Args:
             settings: of the provider, NAME=VALUE.
+            phases: the file to which the phases of its pods are written, where that is wanted.
         """
         state = self.directory / "state"
         arguments = (provider, self.node, self.node_kubeconfig, self.client_ca_file, state, pods, *settings)
         try:
-            async with started("node", *map(str, arguments)) as process:
+            what = ("node",) if phases is None else ("observed", str(phases))
+            async with started(*what, *map(str, arguments)) as process:
                 yield process
         finally:
             await self._remove(f"{paths.NODES}/{self.node}", f"{paths.LEASES}/{self.node}")
