@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
@@ -108,6 +109,21 @@ class Breakable:
         return True
 
 
+def let_go(task: asyncio.Future[Any]) -> None:
+    """Free what a task that is done has kept, if it was cancelled.
+
+    Such a task keeps the error, and that the variables of all calls that it has passed through. Among these are often
+    the task (a time limit has it) or the error (a task group has it). Without this, all of it would stay until the
+    garbage collector finds it.
+    """
+    if not task.cancelled():
+        return
+    try:
+        task.exception()  # the task keeps it no longer
+    except asyncio.CancelledError as error:
+        traceback.clear_frames(error.__traceback__)
+
+
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `work` in a thread, and return what it returns.
 
@@ -128,6 +144,8 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         if not task.cancelled():
             task.exception()
         raise
+    finally:
+        del task  # has the error, which has this call: a circle of references
 
 
 async def opened_in_thread(work: Callable[[], T], close: Callable[[T], object]) -> T:
@@ -179,7 +197,10 @@ class Shared(Generic[K, T]):
         """What `work(key)` returns; raises what it raises."""
         if (task := self._next.get(key)) is None:
             task = self._next[key] = asyncio.create_task(self._run(key, self._begun.get(key)))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # has the error, which has this call
 
     async def _run(self, key: K, before: asyncio.Task[T] | None) -> T:
         if before is not None:

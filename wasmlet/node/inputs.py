@@ -14,6 +14,7 @@ import attrs
 import structlog
 
 from wasmlet.clock import Backoff
+from wasmlet.concurrency import let_go
 from wasmlet.errors import WasmletError
 from wasmlet.kube import errors
 from wasmlet.model.inputs import Inputs
@@ -167,6 +168,7 @@ class InputStore:
                 del self._objects[key]
                 if found.task is not None:
                     found.task.cancel()
+                    found.task = None  # it has the object, too
 
     def _rewound(self) -> None:
         """The API server was restored from a backup, and an object that is immutable now may be another one there."""
@@ -195,6 +197,7 @@ class InputStore:
                 watching.cancel()
                 settled.cancel()
                 await asyncio.wait({watching, settled})
+                let_go(watching)
 
     async def _poll(self, key: ObjectKey, found: _Object) -> None:
         client, clock, rng = self._watching.client, self._watching.clock, self._watching.rng

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from typing import Literal
 
 import structlog
 
@@ -38,6 +39,10 @@ class Changes:
     def event(self, event: PodEvent) -> None:
         self._events.append(event)
         self._wake.set()
+
+    def teller(self, key: PodKey, type: Literal["Normal", "Warning"], reason: str) -> Callable[[str], None]:  # noqa: A002
+        """What tells messages of one kind of event. It knows the pod by its key alone, so that the pod may have it."""
+        return lambda message: self.event(PodEvent(key, reason, message, type))
 
     async def stream(self) -> AsyncGenerator[Change, None]:
         """All events and statuses, without end. One reader at a time; the next one continues where the last stopped."""

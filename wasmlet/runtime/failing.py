@@ -23,12 +23,15 @@ class PodFailure:
     grace: float
 
 
+Now = Callable[[], tuple[Pod, datetime | None]]
+"""The pod as it is, and when it was started."""
+
+
 class Failing:
     """The failure of one pod.
 
     Args:
         background: runs a task that its caller does not wait for.
-        now: the pod as it is, and when it was started.
         passed: told the message of its event when the pod's deadline has passed.
 
     Attributes:
@@ -39,14 +42,13 @@ class Failing:
         self,
         clock: Clock,
         background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        now: Callable[[], tuple[Pod, datetime | None]],
         passed: Callable[[str], None],
     ) -> None:
         self.failure: PodFailure | None = None
         self._clock = clock
         self._background = background
-        self._now = now
         self._passed = passed
+        self._now: Now | None = None
         self._work = Breakable()
         self._changed = Event()
         self._deadline: asyncio.Task[None] | None = None
@@ -61,11 +63,12 @@ class Failing:
     def pod_changed(self) -> None:
         """The pod may have another deadline."""
         self._changed.set()
-        if self._work.under_way and self._deadline is None and self._seconds() is not None:
+        if self._work.under_way and self._deadline is None and self._left() is not None:
             self._deadline = self._background(self._fail_at_deadline())
 
-    async def unless(self, work: Awaitable[None]) -> None:
+    async def unless(self, work: Awaitable[None], now: Now) -> None:
         """Wait for the work; it is cancelled when the pod has to fail."""
+        self._now = now  # for this time alone: its owner would be in a circle of references
 
         async def watched() -> None:
             self.pod_changed()
@@ -74,22 +77,25 @@ class Failing:
         try:
             await self._work.finished(watched())
         finally:
+            self._now = None
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None
 
-    def _seconds(self) -> float | None:
-        """How many seconds the pod may be active; None for no limit."""
+    def _left(self) -> tuple[Pod, float] | None:
+        """The pod, and how many seconds it may go on to be active; None for no limit."""
+        if self._now is None:
+            return None
         pod, start = self._now()
         seconds = pod.spec.get("activeDeadlineSeconds")
-        return None if seconds is None or start is None else float(seconds)
+        if seconds is None or start is None:
+            return None
+        return pod, float(seconds) - (self._clock.now() - start).total_seconds()
 
     async def _fail_at_deadline(self) -> None:
-        while (seconds := self._seconds()) is not None:
+        while (found := self._left()) is not None:
             self._changed.clear()
-            pod, start = self._now()
-            assert start is not None
-            left = seconds - (self._clock.now() - start).total_seconds()
+            pod, left = found
             if left <= 0:
                 message = "Pod was active on the node longer than the specified deadline"
                 self._passed(message)

@@ -64,7 +64,7 @@ class PodTask:
         self._began_before = known is not None and pod.deleting
         self._torn_down = self._rewound = False
         self._drain_by: float | None = None
-        self._failures = StepFailures(pod.key, self._tell_failure)
+        self._failures = StepFailures(pod.key)
         self._calls = ProviderCalls(services.provider.name)
         self._questions = StatusQuestions(pod.key, services.provider.poll_seconds, services.clock, services.rng)
         self._loop = StepLoop(services.group, services.pauses)
@@ -288,7 +288,7 @@ class PodTask:
     def step_failed(self, error: Exception) -> None:
         """A step failed and will be repeated: say so where the pod's owner looks, once for each reason."""
         self._services.metrics.retries.inc()
-        self._failures.failed(error)
+        self._failures.failed(error, self._tell_failure)
 
     def _tell_failure(self, text: str, reason: str) -> None:
         if self._stage.gone:

@@ -330,17 +330,13 @@ class ContainerLife:
 
     def _resize(self) -> None:
         """Have the present instance's limits become those that are set aside for the container."""
+        services = self.pod_life.services
         if self._resizer is None:
-            self._resizer = Resizer(
-                self.pod_life.services.client,
-                self.pod_life.services.clock,
-                wanted=self._resize_wanted,
-                resized=self._resized,
-                published=self.pod_life.publish,
-            )
+            self._resizer = Resizer(services.client, services.clock)
         self._resizer.try_again()
         if self._resizing is None or self._resizing.done():
-            self._resizing = self.pod_life.services.background(self._resizer.run())
+            run = self._resizer.run(wanted=self._resize_wanted, resized=self._resized, published=self.pod_life.publish)
+            self._resizing = services.background(run)
 
     def _resize_wanted(self) -> Resize | None:
         if self.record is None or self.record.ended or not changed(self.applied_resources, self.resources):

@@ -8,6 +8,7 @@ are started when they are added. When no main container is to run again, what st
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -66,16 +67,24 @@ class Order:
 
     async def run(self) -> None:
         """Run every container as the manifest says; return when none is to run again. Sidecars may still run."""
-        async with asyncio.TaskGroup() as group:
-            self._group, self._beside, self._ephemeral = group, [], set()
-            try:
-                self.grow()
-                if await self._initialize():
-                    await self._run_mains(group)
-            finally:
-                self._group = None
-            for task in self._beside:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group, self._beside, self._ephemeral = group, [], set()
+                try:
+                    self.grow()
+                    if await self._initialize():
+                        await self._run_mains(group)
+                finally:
+                    self._group = None
+                for task in self._beside:
+                    task.cancel()
+        except BaseException as error:
+            # The group's frame refers to the error that it passes on, and the error to the frame: with both, all that
+            # the pod had would stay until the garbage collector finds it.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            self._beside.clear()  # the tasks, and with them what has cancelled them
 
     def grow(self) -> None:
         """Run the ephemeral containers that have been added; does nothing unless the pod's containers are run."""

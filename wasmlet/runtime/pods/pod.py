@@ -14,6 +14,7 @@ from typing import Literal
 
 import structlog
 
+from wasmlet.concurrency import let_go
 from wasmlet.errors import Refused
 from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
@@ -53,11 +54,12 @@ class PodLife:
         self._manifest: Pod | None = None
         self.inputs = Inputs()
         self.containers: dict[str, ContainerLife] = {}
-        self._order = Order(lambda: self.manifest, self.containers, self._keep)
+        self._order: Order | None = None
+        """There while containers are run: it refers to the pod, as the containers do. What does is let go at the latest
+        when the pod has ended, so that its memory is free at once, without the garbage collector."""
         self.start_time: datetime | None = None
-        self._failing = Failing(
-            services.clock, services.background, lambda: (self.manifest, self.start_time), self._deadline_passed
-        )
+        tell = services.changes.teller
+        self._failing = Failing(services.clock, services.background, tell(key, "Normal", "DeadlineExceeded"))
         self._failed = False
         self._resizing: Condition | None = None
         self._records: dict[str, ContainerRecord] = {}
@@ -66,9 +68,11 @@ class PodLife:
         self.stopped = False
         """Whether `stop` has ended it for good."""
         self._published: PodStatus | None = None
+        self._last: PodStatus | None = None
+        """Its status when `end` was over; None before."""
         self.log_directory = f"{LOGS}/{beneath.file_name(key.uid)}"
-        self.volumes = PodVolumes(services.storage, services.clock, key.uid, self._failed_mount)
-        self.sandbox = Sandbox(services, key, self._failed_sandbox)
+        self.volumes = PodVolumes(services.storage, services.clock, key.uid, tell(key, "Warning", "FailedMount"))
+        self.sandbox = Sandbox(services, key, tell(key, "Warning", "FailedCreatePodSandBox"))
 
     @property
     def handler(self) -> Handler:
@@ -127,7 +131,8 @@ class PodLife:
         self.resize()
         for life in self.containers.values():
             life.manifest_changed()
-        self._order.grow()
+        if self._order is not None:
+            self._order.grow()
         self._failing.pod_changed()
         self.volumes.changed.set()
         if self._task is None and not self._ending and not pod.deleting:
@@ -236,7 +241,7 @@ class PodLife:
         """Run every container as the manifest says, to the end. Cancelled when the pod is deleted."""
         failing = self._failing
         if failing.failure is None:
-            await failing.unless(self._run_containers())
+            await failing.unless(self._run_containers(), lambda: (self.manifest, self.start_time))
         if failing.failure is not None and not self._failed:
             await self.stop_containers(failing.failure.grace)
             self._failed = True
@@ -247,9 +252,6 @@ class PodLife:
             await self.sandbox.leave()
         except (NetworkError, OSError) as error:  # the pod's deletion is another try
             log.warning("what a pod had that is done cannot be removed", pod=str(self.key), error=str(error))
-
-    def _deadline_passed(self, message: str) -> None:
-        self.event("Normal", "DeadlineExceeded", message, "")
 
     async def _run_containers(self) -> None:
         dense = self._dense()
@@ -262,7 +264,11 @@ class PodLife:
         logs = self.services.state_dir / self.log_directory
         eviction_watch = eviction.watched(self.manifest, self.volumes, logs, self.services.clock, self._evict)
         async with self.volumes.kept(self.now), eviction_watch:
-            await self._order.run()
+            order = self._order = Order(lambda: self.manifest, self.containers, self._keep)
+            try:
+                await order.run()
+            finally:
+                self._order = None
             await self.stop_containers(self.manifest.termination_grace_seconds)
 
     async def _keep(self, container: str) -> Terminated:
@@ -318,6 +324,8 @@ class PodLife:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            let_go(self._task)
+            self._task = None
         await self.services.client.settled()
         async with self._read_on():
             await self.stop_containers(grace)
@@ -339,10 +347,14 @@ class PodLife:
         self.services.probe_counts.forget(self.key)
         if self.services.users is not None:
             self.services.users.free(self.key.uid)
+        self._last = final
+        self.containers.clear()
         return final
 
     def status(self) -> PodStatus:
         """The pod's status now."""
+        if self._last is not None:
+            return self._last
         if not self.accepted:
             groups: dict[str, list[ContainerStatus]] = {where: [] for where in WHERE.values()}
             for life in self.containers.values():
@@ -392,12 +404,6 @@ class PodLife:
             return None
         self._published = status
         return status
-
-    def _failed_sandbox(self, message: str) -> None:
-        self.event("Warning", "FailedCreatePodSandBox", message, "")
-
-    def _failed_mount(self, message: str) -> None:
-        self.event("Warning", "FailedMount", message, "")
 
     def say(self, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:  # noqa: A002
         """Tell the pod's owner of something that is about the pod as a whole."""

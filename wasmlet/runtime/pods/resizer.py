@@ -34,29 +34,13 @@ class Resize:
 class Resizer:
     """Carries out the resizes of one container.
 
-    Args:
-        wanted: the resize that is due; None where the instance has what is set aside for it, or cannot be resized.
-        resized: the instance has these resources now.
-        published: called after each change of `error` and after each resize.
-
     Attributes:
         error: why what is wanted could not be had when it was tried last; "" where it could.
     """
 
-    def __init__(
-        self,
-        client: ShimClient,
-        clock: Clock,
-        *,
-        wanted: Callable[[], Resize | None],
-        resized: Callable[[Resize], None],
-        published: Callable[[], None],
-    ) -> None:
+    def __init__(self, client: ShimClient, clock: Clock) -> None:
         self._client = client
         self._clock = clock
-        self._wanted = wanted
-        self._resized = resized
-        self._published = published
         self._again = asyncio.Event()
         self.error = ""
 
@@ -64,20 +48,28 @@ class Resizer:
         """Something else is wanted: do not wait for the next try."""
         self._again.set()
 
-    async def run(self) -> None:
-        """Have the instance's limits become those that are set aside for it; return when they are."""
-        while (resize := self._wanted()) is not None:
+    async def run(
+        self, *, wanted: Callable[[], Resize | None], resized: Callable[[Resize], None], published: Callable[[], None]
+    ) -> None:
+        """Have the instance's limits become those that are set aside for it; return when they are.
+
+        Args:
+            wanted: the resize that is due; None where the instance has what is set aside for it, or cannot be resized.
+            resized: the instance has these resources now.
+            published: called after each change of `error` and after each resize.
+        """
+        while (resize := wanted()) is not None:
             self._again.clear()
             try:
                 await self._client.resize(resize.container_id, limits.as_message(resize.resources))
             except WasmletError as error:
                 self.error = str(error)
-                self._published()
+                published()
                 ended = self._client.wait(resize.container_id, wire.ENDED)
                 await first_of(self._clock.sleep(RETRY_SECONDS), self._again.wait(), ended)
                 continue
-            self._resized(resize)
+            resized(resize)
             self.error = ""
-            self._published()
+            published()
         self.error = ""
-        self._published()
+        published()
