@@ -81,6 +81,10 @@ class LeaseKeeper:
         self._doubts, self._doubts_at = float(DOUBTS), clock.monotonic()
         self._put_off = 0.0
         """How many seconds the API server has asked to wait before the next try."""
+        self._absent = False
+        """`claim` has found no lease, so that the first renewal makes one."""
+        self._renewed: float | None = None
+        """When the lease was renewed before `run`, on the monotonic clock."""
 
     async def claim(self) -> None:
         """See that nobody else is this node.
@@ -89,6 +93,7 @@ class LeaseKeeper:
             ConfigError: another process renews the lease.
         """
         found = await self._read()
+        self._absent = found is None
         if found is None or _annotation(found) in (self._instance, RELEASED):
             return
         renewed = _renewed(found)
@@ -119,9 +124,11 @@ class LeaseKeeper:
                 been away, and before anything is written: our own writes could raise the server's versions above those
                 that we know, and so hide the restore.
         """
+        renewed, self._renewed = self._renewed, None
         while True:
             # Counted from the time that is in the lease: a slow answer takes nothing from the lease's duration.
-            due = await self._until_renewed(history) + RENEW_SECONDS
+            due = (await self._until_renewed(history) if renewed is None else renewed) + RENEW_SECONDS
+            renewed = None
             left = due - self._clock.monotonic()
             await either(self._clock, left, *([self._recovery.doubted] if self._may_doubt() else []))
             if self._clock.monotonic() < due:
@@ -182,8 +189,15 @@ class LeaseKeeper:
             log.warning("the lease is not renewed, trying again each second", error=error)
         self._recovery.lost(silent=silent)
 
+    async def begin(self) -> None:
+        """Renew the lease before `run`, which goes on from here."""
+        renewed = self._clock.monotonic()
+        await self.renew()
+        self._renewed = renewed
+
     async def renew(self) -> None:
         """Renew the lease once, making it if there is none."""
+        absent, self._absent = self._absent, False
         spec: dict[str, Any] = {
             "holderIdentity": self._name,
             "leaseDurationSeconds": DURATION_SECONDS,
@@ -191,6 +205,11 @@ class LeaseKeeper:
         }
         owner = {"apiVersion": "v1", "kind": "Node", "name": self._name, "uid": self._registration.uid}
         metadata = {"name": self._name, "ownerReferences": [owner], "annotations": {ANNOTATION: self._instance}}
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+        if absent:
+            with suppress(errors.AlreadyExists):  # somebody has made it since
+                await self._client.create(paths.LEASES, lease)
+                return
         try:
             await self._client.request(
                 "PATCH",
@@ -200,7 +219,6 @@ class LeaseKeeper:
                 seconds=RENEW_SECONDS,
             )
         except errors.ObjectNotFound:
-            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
             await self._client.create(paths.LEASES, lease)
 
     async def release(self) -> None:

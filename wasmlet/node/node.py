@@ -237,7 +237,7 @@ class Node:
         await self._unless_stopped(_reached(base.registration.register(port)))
         if self._stop.is_set():
             raise _Stopped
-        await _reached(base.lease.renew())
+        await _reached(base.lease.begin())
 
     def _keep_alive(self, base: Foundation, parts: Parts) -> None:
         """Begin what keeps the Node, its lease, its events and its certificate up to date."""

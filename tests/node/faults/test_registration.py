@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+import attrs
 import orjson
 import pytest
 
 import wasmlet
 from tests.node.cluster import NODE, Cluster, condition
 from tests.node.trouble import KUBELET, fast_node
-from wasmlet.controlplane.faults import Delay, Drop
+from wasmlet.controlplane.faults import Delay, Drop, Fail, Proceed, Rule
 from wasmlet.kube.client import MERGE_PATCH, STRATEGIC_PATCH
 from wasmlet.node import registration
 from wasmlet.provider import NodeImage
@@ -220,3 +221,30 @@ async def test_what_an_idle_node_asks_in_an_hour(cluster: Cluster) -> None:
                 await renewals.until(renewals.met + 1)
             assert 10 <= reports.met <= 13
             assert requests.met <= renewals.met + reports.met + 5
+
+
+@attrs.define
+class Asked:
+    """Lets requests go on, and says which there were."""
+
+    methods: list[str] = attrs.field(factory=list)
+
+    async def apply(self, rule: Rule, request: Any, proceed: Proceed) -> Any:
+        self.methods.append(request.method)
+        return await proceed()
+
+
+async def test_a_first_start_asks_for_the_lease_once_and_makes_it(cluster: Cluster) -> None:
+    with cluster.plane.faults.add(asked := Asked(), path=f"{LEASE.rpartition('/')[0]}*", user=KUBELET):
+        async with cluster.node(ReferenceProvider()):
+            assert asked.methods == ["GET", "POST"]
+
+
+async def test_a_lease_that_is_made_meanwhile_is_taken(cluster: Cluster) -> None:
+    """It is not there when it is asked for, and is there when it is to be made."""
+    with cluster.plane.faults.add(Fail(404), path=LEASE, verb="get", user=KUBELET):
+        async with cluster.node(ReferenceProvider()):
+            first = await cluster.admin.get(LEASE)
+        async with cluster.node(ReferenceProvider()):
+            second = await cluster.admin.get(LEASE)
+    assert second["spec"]["renewTime"] > first["spec"]["renewTime"]
