@@ -40,6 +40,7 @@ def running(puts: asyncio.Queue[None], *, sending: bool = False) -> PodReport:
         starting=set(),
         history=SimpleNamespace(seen=lambda _: None),
         metrics=SimpleNamespace(running_after=lambda _: None),
+        node_ips=(),
     )
     report = PodReport(cast(NodeServices, services), pod(1), None)
     report.told(status(Running(NOW)))
@@ -90,6 +91,16 @@ async def test_only_a_change_of_somebody_elses_is_answered_while_a_write_is_unde
     assert puts.qsize() == writes
     report.applied(pod(answered), rewound=False)
     assert puts.qsize() == writes
+    report.close(drop=False)
+
+
+async def test_what_was_heard_while_a_write_failed_is_taken_in_by_the_next_try() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts, sending=True)
+    report.applied(pod(2), rewound=False)
+    assert report._compose() is not None  # the write has failed, and is tried again
+    report._written(answer(3))
+    assert puts.qsize() == 0
     report.close(drop=False)
 
 

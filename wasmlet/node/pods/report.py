@@ -227,6 +227,7 @@ class PodReport:
 
     def _compose(self) -> dict[str, Any] | None:
         """What the API lacks of our status; made when it is sent, so that it is always the newest."""
+        self._unsure = ""  # a write before this one has failed, and what was heard meanwhile is taken in now
         if self.status is None:
             return None
         return statuses.patch_of(self._pod, self.current, self._wanted(self.status))
