@@ -302,3 +302,20 @@ async def test_an_end_outweighs_the_pod_that_a_loss_of_power_brought_back(tmp_pa
     disk = Journal(directory / "journal")
     assert "pod/old" not in dict(disk.records())
     disk.close()
+
+
+async def test_nothing_stays_of_a_pod_that_was_dropped_when_the_machine_went_off(tmp_path: Path) -> None:
+    """Its record was taken away, and not yet what had been written of its status and of its end."""
+    directory = tmp_path / "state"
+    async with claimed(directory, ReferenceProvider) as agent:
+        await agent.pods.create("a", Fence(1, 1), "digest", PodRequest(pod("a"), Inputs()))
+    disk = Journal(directory / "journal")
+    ending = b'{"ends_at": "2026-05-01T12:00:00Z", "keeps": false}'
+    disk.append({"pod/a": None, "ending/a": ending, "ending/b": ending})
+    assert {name for name, _ in disk.records()} == {"ending/a", "ending/b", "status/a"}
+    disk.close()
+    async with claimed(directory, ReferenceProvider) as agent:
+        assert await agent.pods.listed() == ()
+    disk = Journal(directory / "journal")
+    assert list(disk.records()) == []
+    disk.close()

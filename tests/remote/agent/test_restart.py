@@ -247,6 +247,29 @@ async def test_what_an_earlier_version_has_kept_is_taken_over(tmp_path: Path, op
         assert left == {"pods/bad.unreadable"}
         hidden = agent.state / ("secrets" if options else "memory/pods")
         assert {file.name for file in hidden.iterdir()} == {"a.json", "bad.json"}
+        await agent.start()
+        await caller.pods()  # waits until it has started
+        await caller.delete("bad", expect=404)
+        assert {file.name for file in hidden.iterdir()} == {"a.json"}
+        assert await agent.end() == 0
+        journal = Journal(agent.state / "journal")
+        assert not [name for name, _ in journal.records() if name.endswith("/bad")]
+        journal.close()
+
+
+async def test_a_pod_whose_record_cannot_be_read_leaves_no_secret_when_it_comes_anew(tmp_path: Path) -> None:
+    async with running(tmp_path / "state") as agent, calling(agent) as caller:
+        await caller.put(pod("a"), inputs())
+        assert await agent.end() == 0
+        journal = Journal(agent.state / "journal")
+        journal.append({"pod/a": b'{"of": "another version"}'})
+        journal.close()
+        await agent.start()
+        assert set(await caller.pods()) == set()
+        hidden = agent.state / "memory/pods"
+        assert [file.name for file in hidden.iterdir()] == ["a.json"]
+        await caller.put(pod("a"), sequence=100)
+        assert list(hidden.iterdir()) == []
 
 
 async def test_files_of_an_earlier_version_stay_until_they_are_records_on_the_disk(

@@ -103,6 +103,7 @@ class Pods:
         held = self._held.get(key.uid)
         if held is None:
             if (end := self._ends.get(key.uid)) is None:
+                await self._store.drop_unread(key.uid)
                 raise NotFound(f"pod {key} ({key.uid}) is not here")
             self._changes.ended(key.uid, end.status)
             return
@@ -179,7 +180,7 @@ class Pods:
             last = kept.statuses[uid].status if uid in kept.statuses else None
             self._held[uid] = Held(Pod(pod.pod).key, here=True, kept=pod, last=last)
             self._fences.known(uid, pod.fence)
-        for uid in kept.statuses.keys() - kept.pods.keys():
+        for uid in kept.strays:
             await self._store.drop(uid)
         for uid, end in kept.ends.items():
             self._fences.known(uid, end.fence)

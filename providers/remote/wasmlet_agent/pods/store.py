@@ -16,13 +16,14 @@ Pods and ends are on the disk when their commit is durable, so that a loss of po
 was told; that a pod is to end need not be, for a node loop asks for it until it is told the end.
 
 Earlier versions had files instead of records: `pods/UID.json`, `statuses/UID.json` and `ends/UID.json`. They are taken
-over. One that cannot be read stays, as `UID.unreadable`, and the secrets of such a pod stay with it.
+over. One that cannot be read stays, as `UID.unreadable`. What there is of a pod that cannot be read stays, its secrets
+too, until a node loop hands the pod over anew or ends it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -113,11 +114,16 @@ class KeptEnd:
 
 @attrs.frozen
 class Kept:
-    """All that was kept, by UID."""
+    """All that was kept, by UID.
+
+    Attributes:
+        strays: the pods of which something is there that counts no more: the machine went off while they were dropped.
+    """
 
     pods: Mapping[str, KeptPod]
     statuses: Mapping[str, KeptStatus]
     ends: Mapping[str, KeptEnd]
+    strays: Set[str]
 
 
 _EARLIER: Mapping[str, tuple[str, type[object]]] = {
@@ -154,6 +160,8 @@ class Store:
             self._hidden = found / "pods" if found != directory else None
         self._secret: set[str] = set()
         """UIDs of pods whose secrets are there."""
+        self._unread: set[str] = set()
+        """UIDs of pods that `load` could not read."""
         if self._hidden is not None:
             self._hidden.mkdir(mode=0o700, exist_ok=True)
             self._secret = {file.name.removesuffix(".json") for file in self._hidden.glob("*.json")}
@@ -174,7 +182,7 @@ class Store:
         Raises:
             OSError: it cannot be read, or what an earlier version has kept cannot be taken over.
         """
-        unread = self._take_over()
+        self._unread = self._take_over()
         pods: dict[str, KeptPod] = {}
         endings: dict[str, _KeptEnding] = {}
         statuses: dict[str, KeptStatus] = {}
@@ -194,16 +202,17 @@ class Store:
             except InvalidInput as error:
                 log.warning("a record of the state directory cannot be read", record=name, error=str(error))
                 if kind == "pod":
-                    unread.add(uid)
+                    self._unread.add(uid)
         for uid, ending in endings.items():
             if uid in pods:
                 pods[uid] = attrs.evolve(pods[uid], ends_at=ending.ends_at, keeps=ending.keeps)
         if self._hidden is not None:
-            known = {f"{uid}.json" for uid in pods.keys() | unread}
+            known = {f"{uid}.json" for uid in pods.keys() | self._unread}
             for left in {file.name for file in self._hidden.iterdir()} - known:
                 (self._hidden / left).unlink()
-        self._secret &= pods.keys()  # of a pod that cannot be read they stay until it is handed over anew
-        return Kept(pods, statuses, ends)
+        self._secret &= pods.keys() | self._unread
+        strays = (endings.keys() | statuses.keys()) - pods.keys() - self._unread
+        return Kept(pods, statuses, ends, strays)
 
     async def keep(self, uid: str, kept: KeptPod) -> Commit:
         """Keep a pod, and wait until the commit is written or durable. What is kept of it already is never lost.
@@ -227,9 +236,15 @@ class Store:
         """Keep that a pod is to end. With `keeps`, somebody waits for the disk."""
         return self._writing.put({f"ending/{uid}": encode(_KeptEnding(ends_at, keeps))}, durable=keeps)
 
+    async def drop_unread(self, uid: str) -> None:
+        """Keep a pod no longer if it is one that `load` could not read."""
+        if uid in self._unread:
+            await self.drop(uid)
+
     async def drop(self, uid: str) -> Commit:
         """Keep a pod and its status no longer."""
         commit = self._writing.put(_nothing_of(uid))
+        self._unread.discard(uid)
         await self._unhide(uid)
         return commit
 
