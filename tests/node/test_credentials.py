@@ -66,7 +66,7 @@ async def until(cluster: Cluster, look: Callable[[], Awaitable[Any]], path: str 
             if found := await look():
                 return found
             async with cluster.admin.stream(path, {"watch": "1", "resourceVersion": version}) as content:
-                await content.readany()
+                await content.read(2**16)
 
 
 async def decide(cluster: Cluster, name: str, verdict: str = "Approved") -> None:

@@ -1,8 +1,8 @@
 """Access to the Kubernetes API: who we are, requests, watches, events.
 
 Configuration and credentials mean what they mean to kubectl (`config`). kubernetes-asyncio renews OpenID Connect's
-tokens; traffic is aiohttp and orjson on raw objects, because typed models cost some fifty times more. Nothing below
-this layer may talk to the API server.
+tokens. Connections are aiohttp's, what is said on them is llhttp's and orjson's, on raw objects: typed models cost some
+fifty times more. Nothing below this layer may talk to the API server.
 """
 
 from wasmlet.kube.client import Client

@@ -1,7 +1,7 @@
 """Requests to the API server: raw objects in, raw objects out.
 
-One aiohttp session per `Client`; make a second client where a connection of its own is wanted (the lease). A request
-that the server puts off (429) is repeated after the time it names; everything else that fails raises one of
+One pool of connections per `Client`; make a second client where a connection of its own is wanted (the lease). A
+request that the server puts off (429) is repeated after the time it names; everything else that fails raises one of
 `wasmlet.kube.errors`, and how to go on is the caller's business. `wasmlet.kube.reflector` builds watches on this.
 """
 
@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import orjson
 import structlog
 from aiohttp.client_exceptions import ClientConnectorCertificateError, ClientConnectorError
-from multidict import CIMultiDict
 
 from wasmlet.clock import Backoff, Clock, Retries, SystemClock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import errors, paths
 from wasmlet.kube.config import Identity
-from wasmlet.kube.connections import opened_session
+from wasmlet.kube.pool import Pool
 from wasmlet.kube.recovery import Recovery
+from wasmlet.kube.wire import Answer, Broken
 from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
@@ -43,7 +45,10 @@ CUT_SECONDS = 0.5
 """How long a request that an outage left without an answer has to be answered when the outage is over."""
 THROTTLED = Backoff(initial=0.5, cap=10, jitter=0.2)
 """The least pauses between these tries, whatever the server asks for: one that asks for none is not flooded."""
-_NO_LIMITS = aiohttp.ClientTimeout(total=None)
+FAILURES = (TimeoutError, Broken, aiohttp.ClientError, ConnectionError)
+"""What comes instead of an answer."""
+_PLAIN = "/?:@!$&'()*+,;=~%"
+_GZIP = 16 + zlib.MAX_WBITS
 RELOAD_SECONDS = 10.0
 """The least time between two readings of the credentials, when they are not accepted."""
 
@@ -77,12 +82,9 @@ class Client:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._throttled_tries = throttled_tries
-        self._session: aiohttp.ClientSession | None = None
-        self._retired: set[aiohttp.ClientSession] = set()
-        """Sessions with earlier credentials; each is closed when the last request in it has ended."""
-        self._under_way: Counter[aiohttp.ClientSession] = Counter()
-        self._waiting: dict[asyncio.Timeout, float] = {}
-        """The requests that are under way, with the time at which each began."""
+        self._pool: Pool | None = None
+        self._retired: set[Pool] = set()
+        """Connections with earlier credentials; they are closed when the last request in them has ended."""
         self._reloaded = float("-inf")
         self._reloading = asyncio.Lock()
 
@@ -93,10 +95,10 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        sessions = [*self._retired, *filter(None, [self._session])]
-        self._session, self._retired = None, set()
-        for session in sessions:
-            await session.close()
+        pools = [*self._retired, *filter(None, [self._pool])]
+        self._pool, self._retired = None, set()
+        for pool in pools:
+            await pool.close()
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
         """GET an object or a list."""
@@ -158,18 +160,19 @@ class Client:
         seconds: float,
     ) -> bytes:
         """The request until it is answered with something else than "later" or "who are you?"."""
-        retries = Retries(THROTTLED, self._clock, self._rng)
-        for attempt in range(self._throttled_tries + 1):
+        retries, attempt = None, 0
+        while True:
+            attempt += 1
             try:
                 return await self._once(method, path, params, data, content_type, seconds)
             except errors.TooManyRequests as error:
-                if attempt == self._throttled_tries:
+                if attempt > self._throttled_tries:
                     raise
+                retries = retries or Retries(THROTTLED, self._clock, self._rng)
                 await retries.wait(at_least=error.retry_after)
             except errors.Unauthorized:
-                if attempt == self._throttled_tries or not await self._reload():
+                if attempt > self._throttled_tries or not await self._reload():
                     raise
-        raise AssertionError("the last try returns or raises")
 
     async def _once(
         self,
@@ -180,99 +183,97 @@ class Client:
         content_type: str,
         seconds: float,
     ) -> bytes:
-        headers = {"Content-Type": content_type} if data is not None else {}
-        async with self._open(method, path, params, data, headers, _NO_LIMITS, seconds) as answer:
-            text = await answer.read()
-            if answer.status >= 400:
-                raise errors.from_answer(answer.status, text, answer.headers.get("Retry-After"))
-            if self.recovery.away and (kind := paths.written_kind(method, path)):
-                self.recovery.written(kind)
-            return text
+        pool, lines = await self._ready()
+        if data is not None:
+            more = b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+                lines,
+                content_type.encode(),
+                len(data),
+                data,
+            )
+        elif method == "GET":
+            more = lines + b"Accept-Encoding: gzip\r\n\r\n"
+        else:
+            more = lines + b"Content-Length: 0\r\n\r\n"
+        answer = None
+        try:
+            answer = await pool.ask(method, _target(path, params), more, since=self._clock.monotonic(), seconds=seconds)
+            text = _unpacked(answer)
+        except FAILURES as error:
+            raise self._unreachable(error) from None
+        finally:
+            self._ended(method, answer)
+            if self._retired:
+                await self._close_unused()
+        if answer.status >= 300:
+            raise _error(answer, text)
+        if self.recovery.away and (kind := paths.written_kind(method, path)):
+            self.recovery.written(kind)
+        return text
 
     @asynccontextmanager
     async def stream(
         self, path: str, params: Mapping[str, str], *, silence: float | None = None
-    ) -> AsyncIterator[aiohttp.StreamReader]:
+    ) -> AsyncIterator[asyncio.StreamReader]:
         """GET without an end: the body as it arrives.
 
         Args:
             silence: seconds without a byte after which the connection counts as dead; None means never.
         """
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence)
-        async with self._open("GET", path, params, None, {}, limits) as answer:
-            if answer.status >= 400:
-                error = errors.from_answer(answer.status, await answer.read(), answer.headers.get("Retry-After"))
-                if isinstance(error, errors.Unauthorized):
-                    await self._reload()
-                raise error
-            try:
-                yield answer.content
-            finally:
-                if answer.connection is not None and answer.connection.transport is not None:
-                    answer.connection.transport.abort()  # there is more to come, which nobody waits for
-
-    @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        data: bytes | None,
-        headers: dict[str, str],
-        limits: aiohttp.ClientTimeout,
-        seconds: float | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer whose body is not read yet; it has to be read within `seconds` from now."""
-        if (until := self.identity.until) is not None and self._clock.now() >= until:
-            await self._reload()
-        identity = self.identity
-        session = self._session
-        if session is None:
-            session = self._session = self._connect()
-        self._under_way[session] += 1
-        cut = asyncio.timeout(seconds)  # aiohttp's own limit would be a second timer
-        self._waiting[cut] = self._clock.monotonic()
-        code = ""
+        pool, lines = await self._ready()
+        answer = None
         try:
-            async with (
-                cut,
-                session.request(
-                    method,
-                    identity.server + path,
-                    params=params,
-                    data=data,
-                    headers=CIMultiDict([*headers.items(), *(await identity.headers()).items()]),
-                    server_hostname=identity.server_hostname,
-                    timeout=limits,
-                ) as answer,
-            ):
-                code = str(answer.status)
-                self.answered[method, code] += 1
-                if answer.status == 401 or answer.status >= 500:
-                    self.recovery.doubt()
-                yield answer
-        except TimeoutError:
-            raise self._unreachable(f"{identity.server} did not answer in time") from None
-        except ClientConnectorCertificateError as error:
-            raise self._unreachable(f"{identity.server}: its certificate is not trusted: {error}") from None
-        except ClientConnectorError as error:
-            raise self._unreachable(f"{identity.server} cannot be reached: {error.strerror or error}") from None
-        except (aiohttp.ClientError, ConnectionError) as error:
-            text = str(error) or type(error).__name__
-            if isinstance(error, aiohttp.ClientResponseError):  # a proxy's, whose text has its URL with the password
-                text = f"{error.status} {error.message}"
-            raise self._unreachable(f"the connection to {identity.server} broke: {text}") from None
+            async with pool.stream(
+                _target(path, params), lines + b"\r\n", since=self._clock.monotonic(), silence=silence
+            ) as answer:
+                self._ended("GET", answer)
+                assert answer.content is not None
+                if answer.status >= 300:
+                    error = _error(answer, await answer.content.read())
+                    if isinstance(error, errors.Unauthorized):
+                        await self._reload()
+                    raise error
+                yield answer.content
+        except FAILURES as error:
+            raise self._unreachable(error) from None
         finally:
-            if not code:
-                self.answered[method, "<error>"] += 1
-            del self._waiting[cut]
-            self._under_way[session] -= 1
+            if answer is None:
+                self._ended("GET", None)
             if self._retired:
                 await self._close_unused()
 
-    def _unreachable(self, message: str) -> errors.Unreachable:
+    async def _ready(self) -> tuple[Pool, bytes]:
+        """The connections to use now, and the lines that say in a request who we are."""
+        if (until := self.identity.until) is not None and self._clock.now() >= until:
+            await self._reload()
+        lines = await self.identity.lines()
+        if self._pool is None:
+            self._pool = Pool(self.identity, limit=self._connections)
+        return self._pool, lines
+
+    def _ended(self, method: str, answer: Answer | None) -> None:
+        """Note how a request was answered, if it was."""
+        if answer is None:
+            self.answered[method, "<error>"] += 1
+            return
+        self.answered[method, str(answer.status)] += 1
+        if answer.status == 401 or answer.status >= 500:
+            self.recovery.doubt()
+
+    def _unreachable(self, error: Exception) -> errors.Unreachable:
+        """What to raise where there was no answer."""
         self.recovery.doubt()
-        return errors.Unreachable(message)
+        server = self.identity.server
+        if isinstance(error, TimeoutError):
+            return errors.Unreachable(f"{server} did not answer in time")
+        if isinstance(error, ClientConnectorCertificateError):
+            return errors.Unreachable(f"{server}: its certificate is not trusted: {error}")
+        if isinstance(error, ClientConnectorError):
+            return errors.Unreachable(f"{server} cannot be reached: {error.strerror or error}")
+        text = str(error) or type(error).__name__
+        if isinstance(error, aiohttp.ClientResponseError):  # a proxy's, whose text has its URL with the password
+            text = f"{error.status} {error.message}"
+        return errors.Unreachable(f"the connection to {server} broke: {text}")
 
     def _recovered(self, silent: bool, began: float) -> None:
         """An outage has ended. If it was silent (no answers), older requests are given up, as a kubelet does.
@@ -283,22 +284,11 @@ class Client:
         """
         if not silent:
             return
-        self._retired |= {*filter(None, [self._session])}
-        self._session = None
+        pools = {*self._retired, *filter(None, [self._pool])}
+        self._pool, self._retired = None, pools
         when = asyncio.get_running_loop().time() + CUT_SECONDS
-        for cut, since in self._waiting.items():
-            if since < began and not cut.expired() and (cut.when() or when) >= when:
-                cut.reschedule(when)
-
-    def _connect(self) -> aiohttp.ClientSession:
-        return opened_session(
-            self.identity.proxy,
-            self.identity.ssl_context,
-            limit=self._connections,
-            headers={"User-Agent": "wasmlet", "Accept": JSON},
-            # One watched object may be as large as the API allows, so a line can be some MiB.
-            read_bufsize=2**20,
-        )
+        for pool in pools:
+            pool.cut(began, when)
 
     async def _reload(self) -> bool:
         """Read the credentials again, after a 401 or their end; False where that was done a moment ago or fails."""
@@ -325,13 +315,36 @@ class Client:
             await self._renew()
 
     async def _renew(self) -> None:
-        self._retired |= {*filter(None, [self._session])}
-        self._session = None
+        self._retired |= {*filter(None, [self._pool])}
+        self._pool = None
         await self._close_unused()
 
     async def _close_unused(self) -> None:
-        """Close the sessions in which nothing is under way; a watch in one that is closed would stay silent."""
-        for session in [session for session in self._retired if not self._under_way[session]]:
-            self._retired.discard(session)
-            del self._under_way[session]
-            await session.close()
+        """Close the pools in which nothing is under way; a watch in one that is closed would stay silent."""
+        for pool in [pool for pool in self._retired if not pool.under_way]:
+            self._retired.discard(pool)
+            await pool.close()
+
+
+def _target(path: str, params: Mapping[str, str] | None) -> bytes:
+    """What a request asks for, with nothing in it that cannot stand there. What is escaped already stays so."""
+    target = quote(path, safe=_PLAIN)
+    return (f"{target}?{urlencode(params)}" if params else target).encode()
+
+
+def _unpacked(answer: Answer) -> bytes:
+    """The body, which may be compressed where that was offered: for reads, of which a list may be long."""
+    if answer.headers.get(b"content-encoding", b"identity").lower() != b"gzip":
+        return answer.body
+    try:
+        return zlib.decompress(answer.body, _GZIP)
+    except zlib.error as error:
+        raise Broken(f"what it sent is not compressed as it says: {error}") from None
+
+
+def _error(answer: Answer, text: bytes) -> errors.ApiError:
+    """The error that an answer means. Where it sends us elsewhere, nobody goes: a node's writes could not follow."""
+    wait, where = (answer.headers.get(name) for name in (b"retry-after", b"location"))
+    if answer.status < 400 and where is not None:
+        text = b"it wants to be asked at " + where
+    return errors.from_answer(answer.status, text, None if wait is None else wait.decode("latin-1"))

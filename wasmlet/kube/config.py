@@ -63,6 +63,8 @@ class Identity:
     _granted: Granted = attrs.field(repr=False)
     node: str = ""
     """The name of the node that requests impersonate; "" if they impersonate no node."""
+    _lines: tuple[str | None, bytes] | None = attrs.field(default=None, init=False, repr=False)
+    """`Authorization`, and all headers with it as lines."""
 
     async def headers(self) -> CIMultiDict[str]:
         """Headers that say who sends a request; a token file is read again when it is time."""
@@ -70,6 +72,14 @@ class Identity:
         if (value := await self._authorization.header()) is not None:
             headers["Authorization"] = value
         return headers
+
+    async def lines(self) -> bytes:
+        """The same headers as lines of a request in HTTP/1.1."""
+        value = await self._authorization.header()
+        if self._lines is None or self._lines[0] != value:
+            headers = "".join(f"{name}: {text}\r\n" for name, text in (await self.headers()).items())
+            self._lines = value, headers.encode()
+        return self._lines[1]
 
     async def reload(self) -> Identity:
         """The same identity with its credentials read anew."""

@@ -14,6 +14,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 CONNECT_SECONDS = 30.0
+KEPT_SECONDS = 60.0
+"""How long a connection is kept that is not used. An API server closes one after 90 seconds."""
 CLOSE_SECONDS = 1.0
 """How long a server may take to close its side of a connection that is closed here; then it is broken off."""
 
@@ -28,10 +30,21 @@ def opened_session(
         limit: the largest number of connections at a time; 0 means no limit.
         more: what else aiohttp's session takes.
     """
-    common: dict[str, Any] = {"ssl": ssl_context or True, "limit": limit, "keepalive_timeout": 60}
-    if proxy is not None and proxy.startswith("socks5"):
-        return aiohttp.ClientSession(connector=_SocksConnector(proxy, **common), **more)
-    return aiohttp.ClientSession(connector=_Connector(socket_factory=_socket, **common), proxy=proxy, **more)
+    through = None if proxy is None or is_socks(proxy) else proxy
+    return aiohttp.ClientSession(connector=connector(proxy, ssl_context, limit=limit), proxy=through, **more)
+
+
+def connector(proxy: str | None, ssl_context: ssl.SSLContext | None, *, limit: int) -> aiohttp.TCPConnector:
+    """What opens such connections. A proxy that is not of SOCKS is named with each request."""
+    common: dict[str, Any] = {"ssl": ssl_context or True, "limit": limit, "keepalive_timeout": KEPT_SECONDS}
+    if proxy is not None and is_socks(proxy):
+        return _SocksConnector(proxy, **common)
+    return _Connector(socket_factory=_socket, **common)
+
+
+def is_socks(proxy: str) -> bool:
+    """Whether connections are made by SOCKS5, and requests do not show the proxy."""
+    return proxy.startswith("socks5")
 
 
 class _Connector(aiohttp.TCPConnector):

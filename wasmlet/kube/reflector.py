@@ -22,6 +22,7 @@ import structlog
 from wasmlet.clock import Pacing
 from wasmlet.kube import errors
 from wasmlet.kube.client import Client
+from wasmlet.kube.wire import BUFFER_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -261,7 +262,7 @@ class Reflector:
         }
         async with self._client.stream(self._path, params, silence=seconds + 30) as content:
             rest, self._trouble = b"", ""
-            async for chunk in content.iter_any():
+            while chunk := await content.read(BUFFER_BYTES):
                 lines = chunk.split(b"\n")
                 lines[0] = rest + lines[0]
                 rest = lines.pop()

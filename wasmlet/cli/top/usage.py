@@ -150,7 +150,7 @@ class UsageReader:
             asyncio.timeout(_ANSWER_SECONDS),
             self._client.stream(path, {"only_cpu_and_memory": "true"}, silence=_ANSWER_SECONDS) as content,
         ):
-            async for piece in content.iter_any():
+            while piece := await content.read(_ANSWER_BYTES):
                 found += piece
                 if len(found) > _ANSWER_BYTES:
                     raise ValueError(f"expected a Summary of at most {_ANSWER_BYTES} bytes, found a longer one")
