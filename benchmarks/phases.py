@@ -154,13 +154,13 @@ def _after(where: Any, name: str, work: Callable[..., None]) -> None:
 
 
 def _count_requests(counts: Counter[str]) -> None:
-    from wasmlet.kube.client import Client
+    from wasmlet.kube.pool import Pool
 
-    def count(_: Client, method: str, path: str, params: Mapping[str, str] | None, *__: Any) -> None:
-        verb = "WATCH" if params and "watch" in params else method
-        counts[f"API request: {verb} {kind_of(path)}"] += 1
+    def count(verb: str, target: bytes) -> None:
+        counts[f"API request: {verb} {kind_of(target.decode().partition('?')[0])}"] += 1
 
-    _before(Client, "_open", count)
+    _before(Pool, "ask", lambda _, method, target, *__: count(method, target))
+    _before(Pool, "stream", lambda _, target, *__: count("WATCH", target))
 
 
 def kind_of(path: str) -> str:
