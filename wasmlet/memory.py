@@ -10,7 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 MANY = 250
-"""After so many things have ended, what they have left is freed."""
+"""After so many things have ended, memory is given back, and the garbage collector looks at everything."""
+MOST = 16 * MANY
+"""After so many at the latest it does that, however little it finds."""
+LITTLE = 5
+"""It finds little where it finds fewer objects than this for each thing that has ended."""
 PAUSE_SECONDS = 2.0
 """How long after that: much of what ends, ends together."""
 
@@ -22,30 +26,32 @@ def give_back() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def free() -> None:
-    """Have the garbage collector look at everything, and give back what it frees. Takes some tens of milliseconds."""
-    gc.collect()
-    give_back()
-
-
 class Leftovers:
     """Frees what many things have left that have ended, such as pods.
 
-    Exceptions and the calls that they have passed through refer to each other, so that only the garbage collector frees
-    what a cancelled task had. A node tells it to run seldom, because it would look at everything that lives.
+    What ends leaves next to nothing that only the garbage collector frees, as far as it is our own. Errors of other
+    libraries, and the calls that they have passed through, may refer to each other. To look for that takes some tens of
+    milliseconds, and more the more is alive, and a node has the collector do it seldom. So it is done here, the more
+    seldom the less is found.
 
     Args:
-        free: frees it.
+        collect: frees what is in circles of references, and returns how many objects these were.
+        trim: gives freed memory back to the system.
     """
 
-    def __init__(self, free: Callable[[], None] = free) -> None:
-        self._free = free
+    def __init__(self, collect: Callable[[], int] = gc.collect, trim: Callable[[], None] = give_back) -> None:
+        self._collect = collect
+        self._trim = trim
         self._count = 0
+        self._uncollected = 0
+        """How many have ended since the last collection."""
+        self._often = MANY
+        """After so many the next one is made."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def planned(self) -> bool:
-        """Whether it is going to be freed soon."""
+        """Whether memory is going to be given back soon."""
         return self._timer is not None
 
     def add(self) -> None:
@@ -60,5 +66,10 @@ class Leftovers:
             self._timer.cancel()
 
     def _now(self) -> None:
+        self._uncollected += self._count
         self._count, self._timer = 0, None
-        self._free()
+        if self._uncollected >= self._often:
+            little = self._collect() < LITTLE * self._uncollected
+            self._often = min(2 * self._often, MOST) if little else MANY
+            self._uncollected = 0
+        self._trim()

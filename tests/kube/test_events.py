@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.kube.server import serving
-from wasmlet.kube.events import BURST, NODE_BURST, PER_SECOND, EventRecorder
+from wasmlet.kube.events import BURST, NODE_BURST, PER_SECOND, QUEUE, EventRecorder
 from wasmlet.model.times import rfc3339
 from wasmlet.testing import FakeClock
 
@@ -135,3 +135,34 @@ async def test_a_namespace_that_goes_takes_its_events_along(tmp_path: Path, code
         recorder.record({**pod(99), "namespace": "going"}, "Started", "x")  # it may be there again
         await recorder.flush(30)
     assert taken[-1] == "pod-99"
+
+
+async def test_of_an_object_that_is_gone_nothing_is_remembered_once_all_is_sent(tmp_path: Path) -> None:
+    api, clock = Api(), FakeClock()
+    async with serving(api.answer, tmp_path) as client:
+        recorder = EventRecorder(client, "node", clock=clock)
+        for number in range(3):
+            recorder.record(pod(number), "BackOff", "again")
+        await recorder.flush(30)
+        recorder.record(pod(1), "BackOff", "again")
+        for number in (1, 2):
+            recorder.forget(f"uid-{number}")
+        assert list(recorder._known) == ["uid-0", "uid-1"]
+        await recorder.flush(30)
+        assert list(recorder._known) == ["uid-0"]
+        counts = {event["involvedObject"]["name"]: event["count"] for event in api.events.values()}
+        assert counts == {"pod-0": 1, "pod-1": 2, "pod-2": 1}
+
+
+async def test_of_an_object_that_is_gone_what_cannot_be_sent_is_forgotten_too(tmp_path: Path) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "message": "no"}, status=404)
+
+    async with serving(refuse, tmp_path) as client:
+        recorder = EventRecorder(client, "node")
+        for number in range(QUEUE + 2):  # the first two find no place
+            recorder.record(pod(number), "Killing", "x")
+            recorder.forget(f"uid-{number}")
+        assert len(recorder._known) == QUEUE
+        await recorder.flush(30)
+        assert not recorder._known

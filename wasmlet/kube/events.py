@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 QUEUE = 2000
 REMEMBERED = 4096
+"""Of so many objects the newest events are remembered."""
 BURST = 25
 REFILL_SECONDS = 300.0
 NODE_BURST = 100
@@ -46,6 +47,8 @@ _TERMINATING = "NamespaceTerminating"
 
 @attrs.frozen
 class _Event:
+    about: str
+    """The object's UID, or its name where it has none."""
     involved: tuple[tuple[str, str], ...]
     namespace: str
     type: str
@@ -65,14 +68,33 @@ class _Waiting:
 
 @attrs.define
 class _Sent:
+    """An event that was sent.
+
+    Attributes:
+        event: its hash. A node remembers some thousands of events, and an event takes ten times the memory.
+    """
+
+    event: int
     name: str
     count: int
 
 
 @attrs.define
-class _Bucket:
+class _Known:
+    """What is remembered of an object that events are about.
+
+    Attributes:
+        tokens, filled: how many events it had left at that monotonic time.
+        sent: the newest ones.
+        waiting: how many are not sent yet.
+        gone: nothing more will be recorded of it.
+    """
+
     tokens: float
     filled: float
+    sent: tuple[_Sent, ...] = ()
+    waiting: int = 0
+    gone: bool = False
 
 
 class EventRecorder:
@@ -82,11 +104,10 @@ class EventRecorder:
         self._client = client
         self._source = {"component": "wasmlet", "host": node_name}
         self._clock = clock or SystemClock()
-        self._queue: deque[_Waiting] = deque(maxlen=QUEUE)
+        self._queue: deque[_Waiting] = deque()
         self._names = EventNames()
         self._wake = asyncio.Event()
-        self._sent: OrderedDict[_Event, _Sent] = OrderedDict()
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
         self._paid_until = -math.inf
         """The monotonic time up to which the events that were sent use up the node's rate."""
 
@@ -103,16 +124,27 @@ class EventRecorder:
             involved: the `ObjectReference` (kind, namespace, name, uid, apiVersion, perhaps fieldPath).
             reason: one word, as `Started`.
         """
-        if not self._allowed(str(involved.get("uid") or involved.get("name"))):
+        about = str(involved.get("uid") or involved.get("name"))
+        known = self._known_of(about)
+        if known.tokens < 1:
             return
+        known.tokens -= 1
+        known.waiting += 1
         text = message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
         namespace = str(involved.get("namespace") or "default")
         reference = tuple(sorted((k, str(v)) for k, v in involved.items() if v))
         moment = self._clock.now()
         name = self._names.next(str(involved.get("name") or "unknown"), moment)
-        event = _Event(reference, namespace, type, reason, text)
-        self._queue.append(_Waiting(event, rfc3339(moment), name))
+        if len(self._queue) == QUEUE:
+            self._done(self._queue.popleft())
+        self._queue.append(_Waiting(_Event(about, reference, namespace, type, reason, text), rfc3339(moment), name))
         self._wake.set()
+
+    def forget(self, uid: str) -> None:
+        """The object is gone: what is remembered of it is dropped once all its events are sent."""
+        if (known := self._known.get(uid)) is not None:
+            known.gone = True
+            self._drop_if_over(uid, known)
 
     async def run(self) -> None:
         """Send what was recorded, until cancelled."""
@@ -138,20 +170,36 @@ class EventRecorder:
         except TimeoutError:
             log.info("events left unsent", count=len(self._queue))
 
-    def _allowed(self, key: str) -> bool:
+    def _known_of(self, about: str) -> _Known:
+        """What is remembered of the object, with the events that it may have now."""
         now = self._clock.monotonic()
-        bucket = self._buckets.setdefault(key, _Bucket(BURST, now))
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > REMEMBERED:
-            self._buckets.popitem(last=False)
-        bucket.tokens = min(BURST, bucket.tokens + (now - bucket.filled) / REFILL_SECONDS)
-        bucket.filled = now
-        if bucket.tokens < 1:
-            return False
-        bucket.tokens -= 1
-        return True
+        if (known := self._known.get(about)) is None:
+            known = self._known[about] = _Known(BURST, now)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        self._known.move_to_end(about)
+        known.tokens = min(BURST, known.tokens + (now - known.filled) / REFILL_SECONDS)
+        known.filled = now
+        return known
+
+    def _done(self, waiting: _Waiting) -> None:
+        """The event is sent, or dropped."""
+        if (known := self._known.get(waiting.event.about)) is not None:
+            known.waiting -= 1
+            self._drop_if_over(waiting.event.about, known)
+
+    def _drop_if_over(self, about: str, known: _Known) -> None:
+        if known.gone and known.waiting <= 0:
+            del self._known[about]
 
     async def _deliver(self, waiting: _Waiting) -> None:
+        """Send the event, and have done with it."""
+        try:
+            await self._try(waiting)
+        finally:
+            self._done(waiting)
+
+    async def _try(self, waiting: _Waiting) -> None:
         """Send the event, with as many tries as it takes; dropped where another try would not help."""
         recovery, tries = self._client.recovery, 0
         pauses = recovery.pauses(RETRIES, self._clock)
@@ -170,30 +218,32 @@ class EventRecorder:
 
     def _forget(self, namespace: str) -> None:
         """Drop what waits for a namespace: with its pods' ends, that may be thousands of events."""
-        left = [waiting for waiting in self._queue if waiting.event.namespace != namespace]
-        if len(left) < len(self._queue):
-            dropped = len(self._queue) - len(left)
-            log.info("events not sent: their namespace is being deleted", namespace=namespace, count=dropped)
-            self._queue = deque(left, maxlen=QUEUE)
+        dropped = [waiting for waiting in self._queue if waiting.event.namespace == namespace]
+        if dropped:
+            log.info("events not sent: their namespace is being deleted", namespace=namespace, count=len(dropped))
+            self._queue = deque(waiting for waiting in self._queue if waiting.event.namespace != namespace)
+            for waiting in dropped:
+                self._done(waiting)
 
     async def _send(self, waiting: _Waiting) -> None:
         event = waiting.event
-        if (known := self._sent.get(event)) is not None:
+        known = self._known.get(event.about) or _Known(0, 0)  # or it was displaced by others
+        before = next((sent for sent in known.sent if sent.event == hash(event)), None)
+        others = tuple(sent for sent in known.sent if sent is not before)
+        if before is not None:
             try:
-                path = f"{paths.events(event.namespace)}/{known.name}"
-                body = {"count": known.count + 1, "lastTimestamp": waiting.at}
+                path = f"{paths.events(event.namespace)}/{before.name}"
+                body = {"count": before.count + 1, "lastTimestamp": waiting.at}
                 await self._client.patch(path, body, STRATEGIC_PATCH)
-                known.count += 1
-                self._sent.move_to_end(event)
+                before.count += 1
+                known.sent = (*others, before)
                 return
             except errors.ObjectNotFound:
                 pass  # the event has expired meanwhile: make another
         body = self._object(event, dict(event.involved), waiting.name, waiting.at)
         with contextlib.suppress(errors.AlreadyExists):  # an earlier try was done, and its answer was lost
             await self._client.create(paths.events(event.namespace), body)
-        self._sent[event] = _Sent(waiting.name, 1)
-        if len(self._sent) > REMEMBERED:
-            self._sent.popitem(last=False)
+        known.sent = (*others, _Sent(hash(event), waiting.name, 1))[-BURST:]
 
     def _object(self, event: _Event, involved: dict[str, str], name: str, now: str) -> dict[str, Any]:
         return {

@@ -226,6 +226,7 @@ class PodManager:
 
     def _ended(self, task: PodTask) -> None:
         del self._tasks[task.key.uid]
+        self._services.events.forget(task.key.uid)
         self._leftovers.add()
         if (item := self._revived.pop(task.key.uid, None)) is not None:
             self.applied(item)
