@@ -107,6 +107,15 @@ class Engine(abc.ABC):
         """The file of the in-worker module, which the interpreter `python` loads."""
 
     @property
+    def plain_module(self) -> Path | None:
+        """The in-worker module of core modules that use no sockets and have a process each; None: `guest_module`.
+
+        A smaller one makes such containers start and end faster, since its processes have less memory. `guest_module`
+        compiles for it.
+        """
+        return None
+
+    @property
     def dense_module(self) -> Path:
         """The in-worker module of the class `DENSE`, where it has one; see `wasmlet.worker.guest.dense`."""
         raise NotImplementedError(f"engine {self.name} has a handler of class {DENSE!r} and no module for it")

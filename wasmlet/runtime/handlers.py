@@ -40,8 +40,16 @@ class Handler:
 
     @functools.cached_property
     def zygote(self) -> Mapping[str, str]:
-        """The zygote that containers of this handler come from, as `wasmlet.worker.wire` has it."""
-        module = self.engine.dense_module if self.dense else self.engine.guest_module
+        """The zygote that can run anything of this handler, as `wasmlet.worker.wire` has it."""
+        return self._zygote(self.engine.dense_module if self.dense else self.engine.guest_module)
+
+    @functools.cached_property
+    def plain_zygote(self) -> Mapping[str, str]:
+        """The zygote for modules that are plain (`linking.Uses`), as most are; see `zygote`."""
+        module = None if self.dense else self.engine.plain_module
+        return self.zygote if module is None else self._zygote(module)
+
+    def _zygote(self, module: Path) -> Mapping[str, str]:
         version = worker_version(self.engine, module)
         return {"python": str(self.engine.python), "module": str(module), "version": version}
 

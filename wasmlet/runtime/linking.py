@@ -104,11 +104,13 @@ class Uses:
         sockets: whether it may ask for sockets; False where it is known that it cannot.
         serves: whether it is a component that serves HTTP, and no command.
         files: whether it may look for files; False where it is known that it cannot.
+        plain: whether it is known to be a core module that uses no sockets, nor anything but WASI preview 1.
     """
 
     sockets: bool = True
     serves: bool = False
     files: bool = True
+    plain: bool = False
 
 
 def uses_of(path: Path) -> Uses:
@@ -125,10 +127,9 @@ def uses_of(path: Path) -> Uses:
         files = any(not w.name.startswith("wasi:") or w.name.startswith(_FILESYSTEM) for w in found.imports)
         return Uses(serves=_serves({compatible(export.name) for export in found.exports}), files=files)
     others = any(wanted.module != PREVIEW1 for wanted in found.imports)
-    return Uses(
-        sockets=others or any(wanted.name.startswith(_SOCKETS) for wanted in found.imports),
-        files=others or any(wanted.name.startswith(_FILES) for wanted in found.imports),
-    )
+    sockets = others or any(wanted.name.startswith(_SOCKETS) for wanted in found.imports)
+    files = others or any(wanted.name.startswith(_FILES) for wanted in found.imports)
+    return Uses(sockets=sockets, files=files, plain=not sockets)
 
 
 def _serves(exports: Collection[str]) -> bool:

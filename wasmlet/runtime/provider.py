@@ -151,7 +151,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         await services.networks.start(set(self._pods))
         default = services.handlers.default
         network = services.networks.node.given(host=True) and default.engine.sockets
-        await services.client.warm(default.zygote, network=network)
+        await services.client.warm(default.plain_zygote, network=network)
         collection = collecting.collect(
             services.registries, services.handlers.compilers, self._images, services.storage
         )

@@ -83,6 +83,10 @@ class WasmtimeEngine(Engine):
         return Path(__file__).with_name("guest.py")
 
     @property
+    def plain_module(self) -> Path | None:
+        return self.guest_module.with_name("plain.py")
+
+    @property
     def dense_module(self) -> Path:
         return Path(__file__).with_name("dense.py")
 

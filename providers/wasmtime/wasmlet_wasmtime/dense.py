@@ -44,7 +44,7 @@ _MOST_SUBSCRIPTIONS = 4096
 _SUCCESS, _FAULT = 0, 21
 _CLOCK, _REALTIME, _MONOTONIC, _ABSOLUTE = 0, 0, 1, 1
 
-_INITIALIZE, _DEFAULT, _START = map(ctypes.create_string_buffer, (guest.INITIALIZE, guest.DEFAULT, guest.START))
+_INITIALIZE, _DEFAULT, _START = map(ctypes.create_string_buffer, direct.ENTRIES)
 _POLL, _NOW = ctypes.create_string_buffer(b"poll"), ctypes.create_string_buffer(b"now")
 
 

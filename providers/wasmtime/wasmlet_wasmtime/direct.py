@@ -6,21 +6,31 @@ container has to itself. The classes of wasmtime's Python API would more than do
 
 The functions are loaded here a second time, one after the other, so that they lie side by side in memory and nobody
 else uses them. Pointers are plain numbers. Only a rehearsal (`rehearsal`) frees anything; otherwise the process ends
-with its guest. Errors are those of the Python API.
+with its guest. This module works without the Python API (`plain`). Where that is loaded, errors are its exceptions.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-import wasmtime
-from wasmtime import _ffi as ffi
-
 from . import limits
+from .errors import EngineError, EngineTrap
 
-_library = ctypes.CDLL(ffi.dll._name)
+
+def _path() -> str:
+    """The shared library, as the Python API finds it, which is not loaded for that."""
+    found = importlib.util.find_spec("wasmtime")
+    if found is None or not found.submodule_search_locations:
+        raise ImportError("wasmtime is not installed")
+    return os.path.join(found.submodule_search_locations[0], f"linux-{os.uname().machine}", "_libwasmtime.so")
+
+
+_library = ctypes.CDLL(_path())
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 
 
@@ -47,18 +57,40 @@ _set_deadline = function("wasmtime_context_set_epoch_deadline", None, _POINTER, 
 _limit = function("wasmtime_store_limiter", None, _POINTER, *[ctypes.c_int64] * 5)
 _instantiate = function("wasmtime_linker_instantiate", _POINTER, *[_POINTER] * 5)
 _export = function("wasmtime_instance_export_get", ctypes.c_bool, _POINTER, _POINTER, _TEXT, _SIZE, _POINTER)
+_error_message = function("wasmtime_error_message", None, _POINTER, _POINTER)
+_trap_message = function("wasm_trap_message", None, _POINTER, _POINTER)
 _call = function("wasmtime_func_call", _POINTER, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER)
 
+ENTRIES = (b"_initialize", b"", b"_start")
+"""The exports that are called, in this order: the first one, and then one of the others, as `wasmtime run` does it."""
 NEVER = 2**62
 """The deadline where the engine checks the epoch (`dense`), but the guest has a process, which a signal ends."""
 
 _found, _trap = _POINTER(), _POINTER()
-_instance, _extern = ffi.wasmtime_instance_t(), ffi.wasmtime_extern_t()
+_instance, _extern = (ctypes.c_uint64 * 2)(), (ctypes.c_uint64 * 4)()
+"""As large as `wasmtime_instance_t` and `wasmtime_extern_t`."""
+_kind = ctypes.c_uint8.from_buffer(_extern)
 _at_found, _at_trap = ctypes.addressof(_found), ctypes.addressof(_trap)
 at_instance, _at_extern = ctypes.addressof(_instance), ctypes.addressof(_extern)
 """Where the one instance of this process goes."""
-_FUNCTION = ffi.WASMTIME_EXTERN_FUNC.value
-_at_function = _at_extern + ffi.wasmtime_extern_t.of.offset
+_FUNCTION = 0
+_at_function = _at_extern + 8
+
+
+def configure(config: int, *, parallel: bool, own_world: bool) -> None:
+    """What all engines here have in common: what one has compiled, another one with the same settings can load.
+
+    Args:
+        parallel: as in `guest.configuration`; so is `own_world`.
+    """
+    settings = {
+        "parallel_compilation": parallel,
+        "epoch_interruption": own_world,
+        # With this support on, wasmtime 50 traps whenever a function of ours is given two borrowed handles.
+        "concurrency_support": not own_world,
+    }
+    for name, value in settings.items():
+        function(f"wasmtime_config_{name}_set", None, _POINTER, ctypes.c_bool)(config, value)
 
 
 def pointer(managed: Any) -> int:
@@ -98,7 +130,7 @@ def wasi_config(spec: dict[str, Any], listeners: int = 0) -> int:
     for mount in spec.get("mounts") or ():
         # A path longer than another one's goes first when a guest looks for its mount, so these may lie in each other.
         if not _preopen(config, mount["directory"].encode(), mount["path"].encode(), not mount["read_only"]):
-            raise wasmtime.WasmtimeError(f"the mount at {mount['path']} cannot be opened")
+            raise EngineError(f"the mount at {mount['path']} cannot be opened")
     return int(config)
 
 
@@ -136,7 +168,7 @@ def instantiate(linker: int, context: int, module: int) -> None:
 
 def call(context: int, name: bytes) -> bool:
     """Call the function that the instance exports by that name, which takes and returns nothing; False without one."""
-    if not _export(context, at_instance, name, len(name), _at_extern) or _extern.kind != _FUNCTION:
+    if not _export(context, at_instance, name, len(name), _at_extern) or _kind.value != _FUNCTION:
         return False
     _trap.value = None
     check(_call(context, _at_function, None, 0, None, 0, _at_trap))
@@ -144,16 +176,51 @@ def call(context: int, name: bytes) -> bool:
     return True
 
 
+def run(context: int) -> None:
+    """Run the instance to its end."""
+    initialize, default, start = ENTRIES
+    call(context, initialize)
+    _ = call(context, default) or call(context, start)
+
+
 def check(error: int | None) -> None:
     """Raise the error that a call has returned, if it has."""
     if error:
-        raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t)))
+        raise _of_error(error)
 
 
 def check_trap(trap: Any) -> None:
     """Raise the trap that a call has left here, if it has."""
     if trap.value:
-        raise wasmtime.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t)))
+        raise _of_trap(trap.value)
+
+
+def _of_error(error: int) -> Exception:
+    api: Any = sys.modules.get("wasmtime")
+    if api is not None:
+        found: Exception = api.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(api._ffi.wasmtime_error_t)))
+        return found
+    return EngineError(_message(_error_message, error))
+
+
+def _of_trap(trap: int) -> Exception:
+    api: Any = sys.modules.get("wasmtime")
+    if api is not None:
+        found: Exception = api.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(api._ffi.wasm_trap_t)))
+        return found
+    return EngineTrap(_message(_trap_message, trap).rstrip("\0"))
+
+
+class Vector(ctypes.Structure):
+    """A vector of the C API, whatever it has in it."""
+
+    _fields_ = (("size", _SIZE), ("data", _POINTER))
+
+
+def _message(read: Any, failure: int) -> str:
+    vector = Vector()
+    read(failure, ctypes.addressof(vector))
+    return ctypes.string_at(vector.data, vector.size).decode(errors="replace")
 
 
 _kept: list[Any] = []

@@ -7,6 +7,14 @@ NO_THREADS = "a guest has one thread here: build it without threads (target wasm
 _SHARED = "shared memory support is disabled"
 
 
+class EngineError(Exception):
+    """An error of the engine, as `wasmtime.WasmtimeError`, where wasmtime's Python API is not loaded."""
+
+
+class EngineTrap(Exception):
+    """A trap, as `wasmtime.Trap`, where wasmtime's Python API is not loaded."""
+
+
 class BadArtifact(Exception):
     """The compiled module cannot be loaded; `wasmlet.worker.guest.child` looks at the attribute."""
 

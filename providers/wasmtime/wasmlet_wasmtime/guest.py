@@ -22,23 +22,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import wasmtime
-from wasmtime import _bindings as bindings
 
-from . import components, direct, hostcalls, limits, rehearsal, socketed, split
+from . import components, direct, hostcalls, limits, plain, rehearsal, socketed, split
+from .apart import apart
 from .errors import TRAPPED, BadArtifact, causes, refusal, trap_text
 from .p2 import interfaces, wire
 
 REQUIRES: Sequence[str] = ()
 WASI = "wasi_snapshot_preview1"
-INITIALIZE, DEFAULT, START = b"_initialize", b"", b"_start"
-"""The exports that are called, in this order: the first one, and then one of the others, as `wasmtime run` does it."""
-_IDLE = '(module (memory (export "memory") 1) (func (export "_start")))'
-_REHEARSALS = 16
-"""How often to rehearse: after that Python no longer changes (specialises) the bytecode that it runs."""
-_LENGTH = 4
-"""Bytes of a length."""
-_ENVIRONMENT = {"TOKIO_WORKER_THREADS": "1"}
-"""WASI in wasmtime has threads of its own, by default as many as the machine has cores; a guest has one."""
 _idle = b""
 
 
@@ -63,10 +54,7 @@ def configuration(parallel: bool = False, *, own_world: bool = False) -> wasmtim
         own_world: for components in our own world (`p2`): a request that takes too long is ended without its process.
     """
     config = wasmtime.Config()
-    config.parallel_compilation = parallel
-    config.epoch_interruption = own_world
-    # With this support on, wasmtime 50 traps whenever a function of ours is given two borrowed handles.
-    bindings.wasmtime_config_concurrency_support_set(config.ptr(), not own_world)
+    direct.configure(direct.pointer(config), parallel=parallel, own_world=own_world)
     return config
 
 
@@ -84,14 +72,14 @@ def linked(engine: wasmtime.Engine) -> wasmtime.Linker:
 def prepare() -> Prepared:
     """What every child starts from; no module and no thread."""
     global _idle
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(plain.ENVIRONMENT)
     engine = wasmtime.Engine(configuration())
     linker = linked(engine)
-    _idle, server, *between = compiled_apart(engine, (_IDLE, rehearsal.SERVER, split.shim(), split.fixup()))
+    _idle, server, *between = compiled_apart(engine, (plain.IDLE, rehearsal.SERVER, split.shim(), split.fixup()))
     ours = wasmtime.Engine(configuration(own_world=True))
     wire.prepare()
     prepared = Prepared(engine, linker, links_between(engine, linker, between), ours)
-    for _ in range(_REHEARSALS):
+    for _ in range(plain.REHEARSALS):
         _idle_once(prepared, None)
         rehearsal.serve(prepared.sockets, server)
     return prepared
@@ -115,36 +103,13 @@ def warm(prepared: Prepared) -> None:
 
 
 def _idle_once(prepared: Prepared, config: int | None) -> None:
-    """Run a guest that does nothing. No function of WASI is called, because that would start threads.
-
-    Python adapts its bytecode when it runs. In the zygote, all children then share the result.
-    """
     links = prepared.sockets
-    code = direct.loaded(links.engine, _idle)
-    store, context = direct.store(links.engine, config, 2**20)
-    direct.instantiate(links.linker, context, code)
-    direct.call(context, START)
-    direct.free(store, code)
+    plain.idle_once(plain.Prepared(links.engine, links.linker, _idle), config)
 
 
-def compiled_apart(engine: wasmtime.Engine, texts: Sequence[str]) -> list[bytes]:
+def compiled_apart(engine: wasmtime.Engine, texts: Sequence[str | bytes]) -> list[bytes]:
     """Compile modules in another process, because compiling leaves much memory in use."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)  # else a zygote that is gone would be waited for without end
-            with open(writer, "wb") as answers:
-                for text in texts:
-                    found = wasmtime.Module(engine, text).serialize()
-                    answers.write(len(found).to_bytes(_LENGTH, "little") + found)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as answers:
-        compiled = [answers.read(int.from_bytes(answers.read(_LENGTH), "little")) for _ in texts]
-    os.waitpid(child, 0)
-    return compiled
+    return apart(lambda: (wasmtime.Module(engine, text).serialize() for text in texts))
 
 
 def load(engine: wasmtime.Engine, module: str) -> wasmtime.Module:
@@ -198,8 +163,7 @@ def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable
         raise ValueError(f"the module cannot be instantiated: {causes(error)}") from error
     started()
     try:
-        direct.call(context, INITIALIZE)
-        _ = direct.call(context, DEFAULT) or direct.call(context, START)
+        direct.run(context)
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         return TRAPPED, trap_text(error)
     return 0, ""

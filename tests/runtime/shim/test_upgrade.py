@@ -165,8 +165,7 @@ async def test_an_engine_that_is_upgraded_in_place(tmp_path: Path, image: str) -
         before = await runtime.running(key)
         await runtime.stop()
         shutil.rmtree(Upgraded.directory)
-        before_it = "config.parallel_compilation = parallel\n"
-        changed = {"guest.py": (before_it, f"{before_it}    config.epoch_interruption = True\n")}
+        changed = {"direct.py": ('"epoch_interruption": own_world', '"epoch_interruption": True')}
         other_version(Upgraded.directory, installed, changed)
         Upgraded.number = "2"
         engine._digest.cache_clear()

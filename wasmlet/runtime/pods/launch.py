@@ -136,7 +136,7 @@ def _run_request(launch: Launch, limits: Limits, log_path: str, services: Runtim
         id=secrets.token_hex(16),
         labels=plan.labels.as_message(),
         log=log_path,
-        zygote=ZygoteKey.of(handler.zygote),
+        zygote=ZygoteKey.of(handler.plain_zygote if plan.plain else handler.zygote),
         message=launch.mounts.message,
         resources=Resources.of(limits.message),
         network=plan.grant,

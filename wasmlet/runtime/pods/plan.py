@@ -130,6 +130,7 @@ class StartPlan:
         grant: what the guest may ask of its pod's network; None for nothing.
         http: how it serves HTTP, where it does (`wasmlet.runtime.network.http_serving`).
         engine: what the engine's in-worker module is told beside.
+        plain: whether the engine's in-worker module for plain modules can run it (`Uses.plain`).
         remarks: reasons and messages of events that warn the pod's owner before the start.
         image_remarks: the same, of what of its image the guest does not get.
     """
@@ -144,6 +145,7 @@ class StartPlan:
     grant: Grant | None
     http: Mapping[str, Any]
     engine: Mapping[str, Any] = attrs.field(repr=False)
+    plain: bool
     remarks: tuple[tuple[str, str], ...]
     image_remarks: tuple[tuple[str, str], ...]
 
@@ -194,6 +196,7 @@ def plan(request: StartRequest, module: Module, files: Files, settings: GuestSet
         grant=grant,
         http=http_serving.of_pod(pod),
         engine=settings.spec,
+        plain=request.network.uses.plain,
         remarks=(
             *settings.remarks,
             *(("InvalidEnvironmentVariableNames", message) for message in found.skipped),

@@ -26,8 +26,9 @@ _READY = b'{"pid":%d}'
 """A child's first message."""
 _KILL = int(signal.SIGKILL)
 _WARM_UPS = 16
-_WARM_MILLISECONDS = 5
-"""A child that is needed within this time does not warm up first."""
+_WARM_MILLISECONDS, _AWAITED_MILLISECONDS = 5, 200
+"""A child that is needed within this time does not warm up first. The second is for one that is waited for already:
+where many start at once, it is told later what it becomes, and to warm up would keep the others."""
 
 _NO_DESCRIPTOR = 1 << 30
 
@@ -51,18 +52,19 @@ class Birth(NamedTuple):
     confinement: Confinement
 
 
-def main(birth: Birth, between: int, descriptors: Sequence[int]) -> None:
+def main(birth: Birth, between: int, descriptors: Sequence[int], *, awaited: bool) -> None:
     """Wait for what this process is to become, then become that. Never returns.
 
     Args:
         between: pid of this process's parent, which ends soon; 0 where the shim is the parent.
         descriptors: the control descriptor, and those with which it joins its control group.
+        awaited: something waits for it already.
     """
     code = wire.START_ERROR_CODE
     try:
         shim, control, engine, prepared, confinement = birth
         _get_ready(control, confinement, descriptors)
-        if not _arriving.poll(_WARM_MILLISECONDS):
+        if not _arriving.poll(_AWAITED_MILLISECONDS if awaited else _WARM_MILLISECONDS):
             getattr(engine, "warm", _nothing)(prepared)
         received = wire.receive(control)
         if received is not None:

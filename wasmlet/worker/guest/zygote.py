@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
             return 0
         message, descriptors = received
         if descriptors:
-            children.make(_sorted(message, descriptors))
+            children.make(_sorted(message, descriptors), awaited=bool(message.get("awaited")))
         wire.close(descriptors)
 
 
@@ -99,28 +99,28 @@ class _Children:
         with contextlib.suppress(OSError):
             self._siblings = Siblings()
 
-    def make(self, wanted: list[list[int]]) -> None:
-        """Make a child of each list of descriptors; see `_sorted`."""
+    def make(self, wanted: list[list[int]], *, awaited: bool) -> None:
+        """Make a child of each list of descriptors; see `_sorted`, and `spare.main` for `awaited`."""
         try:
             while wanted and self._siblings is not None:
-                self._make_sibling(self._siblings, wanted[0])
+                self._make_sibling(self._siblings, wanted[0], awaited)
                 del wanted[0]
             if wanted:
-                self._make_orphans(wanted)
+                self._make_orphans(wanted, awaited)
         except OSError as error:
             _report(wanted, f"cannot fork: {error.strerror}")
 
-    def _make_sibling(self, siblings: Siblings, descriptors: list[int]) -> None:
+    def _make_sibling(self, siblings: Siblings, descriptors: list[int], awaited: bool) -> None:
         try:
             if siblings.fork() == 0:
-                spare.main(self._birth, 0, descriptors)
+                spare.main(self._birth, 0, descriptors, awaited=awaited)
         except OSError as error:
             if error.errno in _SHORT:
                 raise
             self._siblings = None  # a filter of system calls refuses it, or something that stands in for the kernel
-            self._make_orphans([descriptors])
+            self._make_orphans([descriptors], awaited)
 
-    def _make_orphans(self, wanted: list[list[int]]) -> None:
+    def _make_orphans(self, wanted: list[list[int]], awaited: bool) -> None:
         between = os.fork()
         if between:
             with contextlib.suppress(ChildProcessError):
@@ -130,7 +130,7 @@ class _Children:
             parent = os.getpid()
             while wanted:
                 if os.fork() == 0:
-                    spare.main(self._birth, parent, wanted[0])
+                    spare.main(self._birth, parent, wanted[0], awaited=awaited)
                 del wanted[0]
         except OSError as error:
             _report(wanted, f"cannot fork: {error.strerror}")

@@ -176,7 +176,8 @@ class Zygote:
             if process.run_in(self._spare.popleft()):
                 self._queue.popleft()
         missing = len(self._queue) - len(self._making)
-        while missing > 0 and self._request_children(BATCH):  # where one child is missing, more will be wanted soon
+        # Where one child is missing, more will be wanted soon.
+        while missing > 0 and self._request_children(BATCH, awaited=True):
             missing -= BATCH
         if self._used and self.alive and self._refill is None and len(self._spare) < SPARE:
             self._refill = self._loop.later(REFILL_SECONDS, self._refill_now)
@@ -186,7 +187,7 @@ class Zygote:
     def _refill_now(self) -> None:
         self._refill = None
         if self._used:
-            self._request_children(SPARE - len(self._spare) - len(self._making))
+            self._request_children(SPARE - len(self._spare) - len(self._making), awaited=False)
 
     def _when_idle(self) -> None:
         """Let the spare children go, unless one was needed since."""
@@ -198,16 +199,21 @@ class Zygote:
             self._used = 0.0
             self._release_spares()
 
-    def _request_children(self, count: int) -> bool:
-        """Ask for so many children; whether that was possible."""
+    def _request_children(self, count: int, *, awaited: bool) -> bool:
+        """Ask for so many children; whether that was possible.
+
+        Args:
+            awaited: something waits for them, so they need not prepare themselves more than they must.
+        """
         if count <= 0 or self._channel is None or len(self._making) + count > MAKING:
             return False
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
         made = [self.groups.make() for _ in pairs]
         cgroup_fds = [group.cgroup_fds if group is not None else () for group in made]
         descriptors = [number for (_, theirs), own in zip(pairs, cgroup_fds) for number in (theirs.fileno(), *own)]  # noqa: B905
+        message = {"cgroup_fds": [len(own) for own in cgroup_fds], "awaited": awaited}
         try:
-            wire.send(self._channel, wire.pack({"cgroup_fds": [len(own) for own in cgroup_fds]}), tuple(descriptors))
+            wire.send(self._channel, wire.pack(message), tuple(descriptors))
         except OSError as error:
             for (ours, _), group in zip(pairs, made):  # noqa: B905 - new in Python 3.10
                 ours.close()
