@@ -81,11 +81,6 @@ class Breakable:
         self._limit: asyncio.Timeout | None = None
         self._task: asyncio.Task[Any] | None = None
 
-    @property
-    def under_way(self) -> bool:
-        """Whether somebody waits."""
-        return self._limit is not None
-
     def break_off(self) -> None:
         """Cancel what is waited for; nothing where nobody waits, or where it is cancelled already and cleans up."""
         if self._task is None or self._task.cancelling():

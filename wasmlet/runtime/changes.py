@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
+import attrs
 import structlog
 
 from wasmlet.failures import described
@@ -21,6 +22,19 @@ from wasmlet.provider import Change, PodEvent, StatusChanged
 log = structlog.get_logger(__name__)
 
 MAX_EVENTS = 10_000
+
+
+@attrs.frozen
+class _Teller:
+    """Tells messages of one kind of event. Each pod has some, and a closure would take four times the memory."""
+
+    changes: Changes
+    key: PodKey
+    type: Literal["Normal", "Warning"]
+    reason: str
+
+    def __call__(self, message: str) -> None:
+        self.changes.event(PodEvent(self.key, self.reason, message, self.type))
 
 
 class Changes:
@@ -42,7 +56,7 @@ class Changes:
 
     def teller(self, key: PodKey, type: Literal["Normal", "Warning"], reason: str) -> Callable[[str], None]:  # noqa: A002
         """What tells messages of one kind of event. It knows the pod by its key alone, so that the pod may have it."""
-        return lambda message: self.event(PodEvent(key, reason, message, type))
+        return _Teller(self, key, type, reason)
 
     async def stream(self) -> AsyncGenerator[Change, None]:
         """All events and statuses, without end. One reader at a time; the next one continues where the last stopped."""

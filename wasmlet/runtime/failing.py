@@ -63,19 +63,15 @@ class Failing:
     def pod_changed(self) -> None:
         """The pod may have another deadline."""
         self._changed.set()
-        if self._work.under_way and self._deadline is None and self._left() is not None:
+        if self._deadline is None and self._left() is not None:
             self._deadline = self._background(self._fail_at_deadline())
 
     async def unless(self, work: Awaitable[None], now: Now) -> None:
         """Wait for the work; it is cancelled when the pod has to fail."""
         self._now = now  # for this time alone: its owner would be in a circle of references
-
-        async def watched() -> None:
-            self.pod_changed()
-            await work
-
         try:
-            await self._work.finished(watched())
+            self.pod_changed()
+            await self._work.finished(work)
         finally:
             self._now = None
             if self._deadline is not None:

@@ -94,6 +94,8 @@ class PodManager:
         item["metadata"].pop("managedFields", None)  # a quarter of a pod's memory, and of no use to a node
         pod = Pod(item)
         task = self._tasks.get(pod.uid)
+        if task is not None and item.get("spec") == (spec := task.pod.raw.get("spec")):
+            item["spec"] = spec  # which the provider has, too, of the version that it was given
         if task is not None and task.revived(pod):
             self._revived[pod.uid] = item
             task.gone()

@@ -163,12 +163,14 @@ class PodVolumes:
                 return
             await first_of(self._clock.sleep(pause), self.changed.wait())
 
-    @contextlib.asynccontextmanager
-    async def kept(self, now: Callable[[], tuple[Pod, Inputs]]) -> AsyncIterator[None]:
+    def kept(self, now: Callable[[], tuple[Pod, Inputs]]) -> contextlib.AbstractAsyncContextManager[None]:
         """Keep the volumes up to date with the pod and its inputs, for the time of the context."""
         if not now()[0].spec.get("volumes"):  # a pod gets none later
-            yield
-            return
+            return contextlib.nullcontext()
+        return self._kept(now)
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, now: Callable[[], tuple[Pod, Inputs]]) -> AsyncIterator[None]:
         keeper = asyncio.create_task(self._keep(now))
         try:
             yield

@@ -214,17 +214,13 @@ class ContainerRunner:
     async def _reason_to_end(self) -> Kill | None:
         """Watch the present instance until there is a reason to end it; None where it has ended by itself."""
         failed: Probe | None = None
-
-        async def probe() -> None:
-            nonlocal failed
-            failed = await prober.run(started=self._life.started)
-
-        prober = self._life.prober()
-        if not self._life.hook_error and prober.idle:
+        if self._life.hook_error:
+            pass
+        elif self._life.prober().idle:  # what most containers are: a prober would wait beside each of them
             self._life.probed(started=True)
             await self._changed()
-        elif not self._life.hook_error:
-            await first_of(probe(), self._changed())
+        else:
+            failed = await self._probe()
         if not self._life.lives:
             return None
         grace = float(self._life.pod_life.manifest.termination_grace_seconds)
@@ -239,6 +235,17 @@ class ContainerRunner:
         word = ", will be restarted" if again else ""
         message = f"Container {self._life.name} failed {failed.kind.lower()} probe{word}"
         return Kill(message, grace if failed.grace is None else failed.grace, restart=again)
+
+    async def _probe(self) -> Probe | None:
+        """Probe the present instance until a probe has failed, which is returned, or there is another reason."""
+        failed: Probe | None = None
+
+        async def probe() -> None:
+            nonlocal failed
+            failed = await self._life.prober().run(started=self._life.started)
+
+        await first_of(probe(), self._changed())
+        return failed
 
     async def _changed(self) -> None:
         """Return when the manifest asks for another instance than the present one, or that has ended."""

@@ -38,10 +38,9 @@ PERIOD = 10.0
 STORAGE = "ephemeral-storage"
 
 
-@contextlib.asynccontextmanager
-async def watched(
+def watched(
     pod: Pod, volumes: PodVolumes, logs: Path, clock: Clock, evict: Callable[[str], None]
-) -> AsyncIterator[None]:
+) -> contextlib.AbstractAsyncContextManager[None]:
     """Measure the pod meanwhile, and have it fail when it takes too much.
 
     Args:
@@ -49,8 +48,14 @@ async def watched(
         evict: called once, with what the pod exceeds, in the kubelet's words.
     """
     if not limited(pod):
-        yield
-        return
+        return contextlib.nullcontext()
+    return _watched(pod, volumes, logs, clock, evict)
+
+
+@contextlib.asynccontextmanager
+async def _watched(
+    pod: Pod, volumes: PodVolumes, logs: Path, clock: Clock, evict: Callable[[str], None]
+) -> AsyncIterator[None]:
     watch = asyncio.create_task(_watch(pod, volumes, logs, clock, evict))
     try:
         yield

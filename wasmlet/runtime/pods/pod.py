@@ -225,12 +225,13 @@ class PodLife:
 
     async def _drive(self) -> None:
         """Run the pod; an error of our own is reported and tried again, since nobody else would."""
-        pauses, first = POD_BACKOFF.pauses(), True
+        pauses, first = None, True
         while True:
             try:
                 await self._run()
                 return
             except Exception as error:
+                pauses = pauses or POD_BACKOFF.pauses()
                 log.warning("pod: running it failed, trying again", pod=str(self.key), **described(error, first=first))
                 first = False
                 text = f"error determining status: {type(error).__name__}: {text_of(error)}"
