@@ -120,7 +120,8 @@ class Retries:
         self._clock = clock
         self._rng = rng or _RNG
         self._steady = steady
-        self._pauses = backoff.pauses(self._rng)
+        self._pauses: Iterator[float] | None = None
+        """None: the next pause is the first. Most tries need none."""
         self._began = math.inf
 
     def begin(self) -> None:
@@ -129,7 +130,7 @@ class Retries:
 
     def start_over(self) -> None:
         """The present try has achieved something: the next pause is the first."""
-        self._pauses = self._backoff.pauses(self._rng)
+        self._pauses = None
 
     @property
     def steady(self) -> bool:
@@ -146,6 +147,8 @@ class Retries:
         if self.steady:
             self.start_over()
         self._began = math.inf
+        if self._pauses is None:
+            self._pauses = self._backoff.pauses(self._rng)
         seconds = next(self._pauses)
         if at_least:
             await self._clock.sleep(at_least)

@@ -8,6 +8,7 @@ that the pod is no longer there. Nothing is ever forgotten, so an outage only de
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,11 @@ import attrs
 import structlog
 
 from wasmlet.clock import Pacing
+from wasmlet.concurrency import Event
 from wasmlet.failures import described
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import Client
+from wasmlet.kube.recovery import Pauses
 from wasmlet.model.pod import Pod, PodKey, Raw
 from wasmlet.node.metrics import Metrics
 
@@ -35,9 +38,11 @@ class _Entry:
     key: PodKey
     compose: Compose
     written: Callable[[Raw], None]
+    pauses: Pauses
+    """Between its tries."""
     dirty: bool = True
     sending: bool = False
-    idle: asyncio.Event = attrs.field(factory=asyncio.Event)
+    idle: Event = attrs.field(factory=Event)
     gone: bool = False
 
 
@@ -45,7 +50,7 @@ class StatusWriter:
     """The one place that writes `pods/status`.
 
     Args:
-        group: owns a task for each pod that has something to be written.
+        group: owns a task for each write that is under way, and for each pod that waits for its next try.
         pacing: its pauses are those between tries of one write.
         in_flight: how many writes are under way at a time, at most.
     """
@@ -63,7 +68,11 @@ class StatusWriter:
         self._group = group
         self._metrics = metrics
         self._pacing = pacing or Pacing()
-        self._slots = asyncio.Semaphore(in_flight)
+        self._in_flight = in_flight
+        self._writers = 0
+        """How many tasks write what is due; one after the other each, since a task for each pod takes longer."""
+        self._due: deque[_Entry] = deque()
+        """What is to be written next, in this order."""
         self._entries: dict[str, _Entry] = {}
         self._nonsense: set[str] = set()
         """UIDs of the pods whose last status was not valid, so that it could not be written."""
@@ -82,8 +91,10 @@ class StatusWriter:
         """
         entry = self._entries.get(pod.uid)
         if entry is None:
-            entry = self._entries[pod.uid] = _Entry(pod.key, compose, written)
-            self._group.create_task(self._drive(entry))
+            pacing = self._pacing
+            pauses = self._client.recovery.pauses(pacing.backoff, pacing.clock, pacing.rng)
+            entry = self._entries[pod.uid] = _Entry(pod.key, compose, written, pauses)
+            self._line_up(entry)
         else:
             entry.compose, entry.written, entry.dirty = compose, written, True
 
@@ -103,46 +114,60 @@ class StatusWriter:
             entry.gone = True
             entry.idle.set()
 
-    async def _drive(self, entry: _Entry) -> None:
-        pacing = self._pacing
-        pauses = self._client.recovery.pauses(pacing.backoff, pacing.clock, pacing.rng)
-        while not await self._write(entry):
-            await pauses.wait()
-        if self._entries.get(entry.key.uid) is entry:
-            del self._entries[entry.key.uid]
-        entry.idle.set()
+    def _line_up(self, entry: _Entry) -> None:
+        self._due.append(entry)
+        if self._writers < self._in_flight:
+            self._writers += 1
+            self._group.create_task(self._write_due())
+
+    async def _write_due(self) -> None:
+        """Write what is due until nothing is."""
+        try:
+            while self._due:
+                entry = self._due.popleft()
+                if not await self._write(entry):
+                    self._group.create_task(self._try_again(entry))
+                    continue
+                if self._entries.get(entry.key.uid) is entry:
+                    del self._entries[entry.key.uid]
+                entry.idle.set()
+        finally:
+            self._writers -= 1
+
+    async def _try_again(self, entry: _Entry) -> None:
+        await entry.pauses.wait()
+        self._line_up(entry)
 
     async def _write(self, entry: _Entry) -> bool:
         """Write until there is nothing newer; False where that failed and has to be tried again."""
-        async with self._slots:
-            while entry.dirty and not entry.gone:
-                entry.dirty = False
-                try:
-                    patch = entry.compose()
-                except Exception as error:
-                    self._no_status(entry, error)
-                    continue
-                if patch is None:
-                    continue
-                try:
-                    entry.sending = True
-                    with self._metrics.status_write():
-                        answer = await self._client.patch(f"{paths.pod(entry.key)}/status", patch)
-                except errors.ObjectNotFound:
-                    entry.gone = True
-                except TypeError as error:  # something in it that JSON has no word for
-                    self._no_status(entry, error)
-                except errors.ApiError as error:
-                    # Also a conflict: if another pod has the name by now, the watch says so soon, and `drop` ends this.
-                    log.warning("status not written, trying again", pod=str(entry.key), error=str(error))
-                    self._metrics.status_retries.inc()
-                    entry.dirty = True
-                    return False
-                else:
-                    self._nonsense.discard(entry.key.uid)
-                    entry.written(answer)
-                finally:
-                    entry.sending = False
+        while entry.dirty and not entry.gone:
+            entry.dirty = False
+            try:
+                patch = entry.compose()
+            except Exception as error:
+                self._no_status(entry, error)
+                continue
+            if patch is None:
+                continue
+            try:
+                entry.sending = True
+                with self._metrics.status_write():
+                    answer = await self._client.patch(f"{paths.pod(entry.key)}/status", patch)
+            except errors.ObjectNotFound:
+                entry.gone = True
+            except TypeError as error:  # something in it that JSON has no word for
+                self._no_status(entry, error)
+            except errors.ApiError as error:
+                # Also a conflict: if another pod has the name by now, the watch says so soon, and `drop` ends this.
+                log.warning("status not written, trying again", pod=str(entry.key), error=str(error))
+                self._metrics.status_retries.inc()
+                entry.dirty = True
+                return False
+            else:
+                self._nonsense.discard(entry.key.uid)
+                entry.written(answer)
+            finally:
+                entry.sending = False
         return True
 
     def _no_status(self, entry: _Entry, error: Exception) -> None:

@@ -28,10 +28,11 @@ def status(state: Running | Terminated) -> PodStatus:
     return PodStatus((ContainerStatus("c", state),))
 
 
-def running(puts: asyncio.Queue[None], *, sending: bool = False) -> PodReport:
+def running(puts: asyncio.Queue[None], *, sending: bool = False, generation: int = 0) -> PodReport:
     """The report of a pod that runs; each write is put into the queue, and the first one has been.
 
     Args:
+        generation: of the pod; 0 for an API server that does not set it.
         sending: the API has not answered that one.
     """
     services = SimpleNamespace(
@@ -42,7 +43,7 @@ def running(puts: asyncio.Queue[None], *, sending: bool = False) -> PodReport:
         metrics=SimpleNamespace(running_after=lambda _: None),
         node_ips=(),
     )
-    report = PodReport(cast(NodeServices, services), pod(1), None)
+    report = PodReport(cast(NodeServices, services), pod(1, generation=generation), None)
     report.told(status(Running(NOW)))
     assert puts.qsize() == 1
     puts.get_nowait()
@@ -91,6 +92,41 @@ async def test_only_a_change_of_somebody_elses_is_answered_while_a_write_is_unde
     assert puts.qsize() == writes
     report.applied(pod(answered), rewound=False)
     assert puts.qsize() == writes
+    report.close(drop=False)
+
+
+def changed(version: int, generation: int, **metadata: Any) -> Pod:
+    """The pod with the status that `answer` has."""
+    return Pod({**pod(version, generation=generation, **metadata).raw, "status": answer(version)["status"]})
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+async def test_a_change_that_leaves_the_status_as_it_was_written_is_not_answered(generation: int) -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts, generation=generation)
+    report._written(answer(2))
+    report.applied(changed(3, generation, labels={"a": "b"}), rewound=False)
+    assert puts.qsize() == (generation == 0)  # without generations, its spec may be another one
+    report.close(drop=False)
+
+
+async def test_a_change_is_answered_while_the_status_is_not_written() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts, generation=1)
+    report._written(answer(2))
+    report.say(status(Terminated(143)))
+    assert puts.get_nowait() is None
+    report.applied(changed(3, 1, labels={"a": "b"}), rewound=False)  # the API had no such pod, as it said, and has it
+    assert puts.qsize() == 1
+    report.close(drop=False)
+
+
+async def test_a_status_of_somebody_elses_is_answered() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts, generation=1)
+    report._written(answer(2))
+    report.applied(pod(3, generation=1), rewound=False)
+    assert puts.qsize() == 1
     report.close(drop=False)
 
 

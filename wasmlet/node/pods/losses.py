@@ -29,6 +29,13 @@ def has_run(current: Raw) -> bool:
 def with_losses(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:
     """The last status of a pod that is gone: what has no end on record is ContainerStatusUnknown, exit code 137."""
     status = status or PodStatus()
+    pairs = (
+        (pod.containers, status.containers),
+        (pod.init_containers, status.init_containers),
+        (pod.ephemeral_containers, status.ephemeral_containers),
+    )
+    if all(_all_ended(*pair) for pair in pairs):  # mostly so
+        return status
     return attrs.evolve(
         status,
         containers=_ended(pod, pod.containers, status.containers, now),
@@ -156,6 +163,14 @@ def in_service(status: PodStatus, current: Raw) -> PodStatus:
         status,
         containers=tuple(map(go_on, status.containers)),
         init_containers=tuple(map(go_on, status.init_containers)),
+    )
+
+
+def _all_ended(containers: Sequence[Container], statuses: Sequence[ContainerStatus]) -> bool:
+    """Whether each of these containers has ended, and nothing else is there."""
+    return len(containers) == len(statuses) and all(
+        container.name == status.name and isinstance(status.state, Terminated)
+        for container, status in zip(containers, statuses, strict=True)
     )
 
 

@@ -122,9 +122,11 @@ class PodTask:
         if sooner or overruled:
             self._calls.interrupt()
         self._torn_down = self._torn_down or overruled
+        if not self._due:
+            return
         # A change of the status is no reason to cut a pause short: the failure that we pause for may have made it.
-        urgent = sooner or overruled or rewound or DeliveredVersion.of(before).differs(pod)
-        if self._due and (urgent or not self._loop.working):
+        urgent = sooner or overruled or rewound or not self._loop.working
+        if urgent or DeliveredVersion.of(before).differs(pod):
             self.wake()
 
     def rewound(self) -> None:

@@ -67,6 +67,8 @@ class PodReport:
         containers = (*pod.containers, *pod.init_containers)
         self._pace = min(MOST_SECONDS, EACH_CONTAINER_SECONDS * len(containers)) if len(containers) > 1 else 0.0
         self._closed = False
+        self._settled = False
+        """The API has all of the newest status, as far as we know."""
         self._unsure = ""
         """The version that was heard of while a write was under way, if it is one: its answer says whose it was."""
 
@@ -78,7 +80,7 @@ class PodReport:
     @property
     def finished(self) -> bool:
         """Whether that phase is Succeeded or Failed, which a pod never leaves."""
-        return _ended(self.phase) is not None
+        return self.phase in ENDED
 
     @property
     def overruled(self) -> bool:
@@ -103,6 +105,9 @@ class PodReport:
         # Our own write comes back as an event; anything else may have changed what we had written. The answer to a
         # write may come before an event that is older, so that this one is the first to tell of a new generation.
         news = rewound or later(pod.resource_version, self._version)
+        # Not one that changes nothing which matters here, such as the last of a pod's grace period, or a label. Without
+        # generations, the spec may be another one.
+        matters = news and (rewound or not (self._settled and pod.generation and pod.status == self.current))
         if news:
             self._heard_of(pod.status, pod.resource_version)
         elif pod.resource_version == self._version:
@@ -113,10 +118,10 @@ class PodReport:
             return
         if pod.generation != before.generation or ends or rewound:
             self.send(after=ENDING_SECONDS if ends else 0.0)
-        elif news and self._services.writer.sending(pod.uid):
+        elif matters and self._services.writer.sending(pod.uid):
             # Most likely this is what we have just written. Of two changes one is somebody else's.
             self._unsure = _SEVERAL if self._unsure else pod.resource_version
-        elif news:
+        elif matters:
             self.send()
 
     def count_reported(self) -> None:
@@ -185,6 +190,7 @@ class PodReport:
         self._cancel()
         if self.status is not None and not self._closed:
             self._sent_at = asyncio.get_running_loop().time()
+            self._settled = False
             self._services.writer.put(self._pod, self._compose, self._written)
 
     def send_soon(self) -> None:
@@ -230,7 +236,9 @@ class PodReport:
         self._unsure = ""  # a write before this one has failed, and what was heard meanwhile is taken in now
         if self.status is None:
             return None
-        return statuses.patch_of(self._pod, self.current, self._wanted(self.status))
+        patch = statuses.patch_of(self._pod, self.current, self._wanted(self.status))
+        self._settled = patch is None
+        return patch
 
     def _wanted(self, status: PodStatus) -> Raw:
         """The status as the API should have it."""
@@ -253,6 +261,7 @@ class PodReport:
         self._services.history.seen(version)
         if later(version, self._version):
             self._heard_of(answer.get("status") or {}, version)
+        self._settled = True
         unsure, self._unsure = self._unsure, ""
         if unsure and unsure != version:
             self.send()
@@ -262,7 +271,7 @@ class PodReport:
         before, self.current, self._version = self.current, status, version
         if self.phase == "Running" != before.get("phase"):
             self._services.metrics.running_after(self._services.clock.monotonic() - self._seen)
-        if self.finished and not self._goes_on:
+        if self.finished and (self.final or not self._goes_on):
             self._services.admission.release(self._pod.uid)
 
 

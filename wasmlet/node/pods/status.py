@@ -320,8 +320,11 @@ def _covers(current: Any, wanted: Any) -> bool:
     if current == wanted:  # mostly so, and then one call says it
         return True
     if isinstance(wanted, dict) and isinstance(current, dict):
-        missing = (value for key, value in current.items() if key not in wanted)
-        return all(_covers(current.get(key), value) for key, value in wanted.items()) and not any(missing)
+        for key, value in wanted.items():
+            have = current.get(key)
+            if have != value and not _covers(have, value):
+                return False
+        return not any(value for key, value in current.items() if key not in wanted)
     return not (current or wanted)
 
 
