@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.kube.server import serving
-from wasmlet.kube.events import BURST, NODE_BURST, PER_SECOND, QUEUE, EventRecorder
+from wasmlet.kube.events import BURST, LOOK_SECONDS, MOST_DEFERRED_SECONDS, NODE_BURST, PER_SECOND, QUEUE, EventRecorder
 from wasmlet.model.times import rfc3339
 from wasmlet.testing import FakeClock
 
@@ -61,6 +61,26 @@ async def test_a_node_sends_so_many_at_once_and_then_so_many_a_second(tmp_path: 
             recorder.record(pod(number), "Started", "x")
         await api.has(NODE_BURST + 3 * PER_SECOND)
         assert await clock.next_sleep() > 0
+        sending.cancel()
+
+
+async def test_events_wait_while_much_else_is_to_be_written_but_not_for_long(tmp_path: Path) -> None:
+    api, clock, busy = Api(), FakeClock(), True
+    async with serving(api.answer, tmp_path) as client, asyncio.timeout(60):
+        recorder = EventRecorder(client, "node", clock=clock, busy=lambda: busy)
+        sending = asyncio.create_task(recorder.run())
+        recorder.record(pod(1), "Started", "x")
+        while clock.monotonic() < MOST_DEFERRED_SECONDS:
+            assert await clock.next_sleep() == pytest.approx(LOOK_SECONDS)
+            assert not api.events
+            clock.advance(LOOK_SECONDS)
+        await api.has(1)
+        for number in (2, 3):
+            recorder.record(pod(number), "Started", "x")
+        assert await clock.next_sleep() == pytest.approx(LOOK_SECONDS)
+        busy = False
+        clock.advance(LOOK_SECONDS)
+        await api.has(3)
         sending.cancel()
 
 

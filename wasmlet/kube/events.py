@@ -3,9 +3,9 @@
 `EventRecorder.record` never waits and never fails: events are sent in the background. An event that repeats raises the
 count of the first one. There are two limits. One object may have 25 events at once, and then one every five minutes
 (the kubelet's spam filter). A node sends 100 events at once, and then 50 a second (the kubelet's --event-burst and
---event-qps). While the API server is away, the newest 2000 events wait. An event that it refuses for another reason is
-dropped, after several tries if another try may help. Where its namespace is being deleted, those that wait for the same
-namespace are dropped with it.
+--event-qps). While much else is to be written, events wait for some seconds. While the API server is away, the newest
+2000 wait. An event that it refuses for another reason is dropped, after several tries if another try may help. Where
+its namespace is being deleted, those that wait for the same namespace are dropped with it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import math
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
@@ -35,6 +36,8 @@ BURST = 25
 REFILL_SECONDS = 300.0
 NODE_BURST = 100
 PER_SECOND = 50
+MOST_DEFERRED_SECONDS, LOOK_SECONDS = 10.0, 0.1
+"""How long an event waits at most while the node is busy, and how often that is looked at."""
 RETRIES = Backoff(initial=0.5, cap=10, jitter=0.5)
 TRIES = 12
 """How often an event is tried while the API server is there (client-go's number); an outage does not count."""
@@ -62,6 +65,8 @@ class _Waiting:
 
     event: _Event
     at: str
+    since: float
+    """The monotonic time at which it was recorded."""
     name: str
     """The name of its object, unless it repeats an event. It is the same at each try: no try makes a second object."""
 
@@ -98,10 +103,17 @@ class _Known:
 
 
 class EventRecorder:
-    """Tells the API server of events, in the background. `run` does the sending."""
+    """Tells the API server of events, in the background. `run` does the sending.
 
-    def __init__(self, client: Client, node_name: str, *, clock: Clock | None = None) -> None:
+    Args:
+        busy: says whether much else is to be written: then events wait, each for `MOST_DEFERRED_SECONDS` at most.
+    """
+
+    def __init__(
+        self, client: Client, node_name: str, *, clock: Clock | None = None, busy: Callable[[], bool] = lambda: False
+    ) -> None:
         self._client = client
+        self._busy = busy
         self._source = {"component": "wasmlet", "host": node_name}
         self._clock = clock or SystemClock()
         self._queue: deque[_Waiting] = deque()
@@ -133,11 +145,13 @@ class EventRecorder:
         text = message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
         namespace = str(involved.get("namespace") or "default")
         reference = tuple(sorted((k, str(v)) for k, v in involved.items() if v))
-        moment = self._clock.now()
+        moment, now = self._clock.now(), self._clock.monotonic()
         name = self._names.next(str(involved.get("name") or "unknown"), moment)
         if len(self._queue) == QUEUE:
             self._done(self._queue.popleft())
-        self._queue.append(_Waiting(_Event(about, reference, namespace, type, reason, text), rfc3339(moment), name))
+        self._queue.append(
+            _Waiting(_Event(about, reference, namespace, type, reason, text), rfc3339(moment), now, name)
+        )
         self._wake.set()
 
     def forget(self, uid: str) -> None:
@@ -153,7 +167,13 @@ class EventRecorder:
             self._wake.clear()
             while self._queue:
                 await self._paced()
+                await self._deferred(self._queue[0])
                 await self._deliver(self._queue.popleft())
+
+    async def _deferred(self, first: _Waiting) -> None:
+        """Let statuses go before: controllers act on these, and events are only read."""
+        while self._busy() and self._clock.monotonic() < first.since + MOST_DEFERRED_SECONDS:
+            await self._clock.sleep(LOOK_SECONDS)
 
     async def _paced(self) -> None:
         now = self._clock.monotonic()

@@ -34,6 +34,9 @@ from wasmlet.provider import Provider
 
 RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 
+BUSY = 16
+"""With so many pods that start, or whose status is to be written, events have to wait."""
+
 
 @attrs.frozen(kw_only=True)
 class Foundation:
@@ -134,11 +137,18 @@ def _services(base: Foundation, watching: Watching, inputs_changed: Callable[[st
         lambda: registration.leaving,
     )
     metrics = Metrics(config.node_name)
+    writer = StatusWriter(base.client, watching.group, metrics, pacing=Pacing(clock, rng))
+    starting: set[str] = set()
+
+    def busy() -> bool:
+        return writer.unwritten + len(starting) >= BUSY
+
     return NodeServices(
         provider=base.provider,
         client=base.client,
-        writer=StatusWriter(base.client, watching.group, metrics, pacing=Pacing(clock, rng)),
-        events=EventRecorder(base.client, config.node_name, clock=clock),
+        writer=writer,
+        starting=starting,
+        events=EventRecorder(base.client, config.node_name, clock=clock, busy=busy),
         metrics=metrics,
         inputs=inputs,
         admission=admission,
