@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import attrs
 
+from wasmlet.concurrency import Event
 from wasmlet.errors import InvalidInput, NotFound, Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey, Raw
@@ -50,13 +51,13 @@ class _Held:
     status: PodStatus
     pod: Pod
     logs: dict[str, list[tuple[datetime, bytes]]]
-    told: asyncio.Event = attrs.field(factory=asyncio.Event)
+    told: Event = attrs.field(factory=Event)
     """Set, and replaced, whenever the status or a log is another one."""
     guests: list[_Guest] = attrs.field(factory=list)
 
     def tell(self) -> None:
         self.told.set()
-        self.told = asyncio.Event()
+        self.told = Event()
 
 
 class ReferenceProvider(Provider):

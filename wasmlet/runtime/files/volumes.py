@@ -138,7 +138,7 @@ class PodVolumes:
         self._clock = clock
         self._uid = uid
         self._say = say
-        self._made: set[str] = set()
+        self._made: frozenset[str] = frozenset()
         self._claimed: dict[str, ClaimedVolume] = {}
         self._images: dict[str, Path] = {}
         self._applied: tuple[Pod, Inputs] | None = None
@@ -203,7 +203,7 @@ class PodVolumes:
             for volume in wanted:
                 try:
                     await self._make(pod, volume, inputs)
-                    self._made.add(volume["name"])
+                    self._made |= {volume["name"]}
                 except (WasmletError, OSError) as error:
                     failed.append(volume)
                     said = str(error)

@@ -54,7 +54,7 @@ class Sandbox:
         """The addresses that the pod had before `leave`: its status still shows them."""
         self._ports: dict[str, tuple[int, ...] | None] = {}
         """The TCP ports of each container, also while it waits for a restart; None: the declared ones."""
-        self._open: set[str] = set()
+        self._open: frozenset[str] = frozenset()
         """The containers that may listen at their ports now."""
         self._stale = False
         """Whether other ports may be open at the pod's address than should be."""
@@ -118,14 +118,14 @@ class Sandbox:
         self._ports.pop(container, None)
         if ports is None or ports:
             self._ports[container] = ports
-            self._open.add(container)
+            self._open |= {container}
             self._stale = True
             self._changed.set()
 
     def closes(self, container: str) -> None:
         """It does not run (any more): nobody listens at its ports, which may be open for the node behind them."""
         if container in self._open:
-            self._open.discard(container)
+            self._open -= {container}
             self._stale = True
             self._changed.set()
 
