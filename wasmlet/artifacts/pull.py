@@ -14,8 +14,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Generic, Self
+from typing import Any, Generic, Self
 
 import attrs
 
@@ -116,10 +115,8 @@ class Puller:
         await self._http.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, error, trace)
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._http.__aexit__(*raised)
 
     async def pull(self, reference: Reference, keychain: Keychain, watch: Watch | None = None) -> Pulled[Image]:
         """Pull an image's module, as the registry has it now.

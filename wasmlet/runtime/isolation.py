@@ -1,4 +1,5 @@
 """Describes in words how guests are isolated on this node, besides by their engine. For the log, the Node and the CLI.
+`check` sees that the system has what no pod can do without.
 
 The shim reports what is on among its processes (`wasmlet.worker.guest.confine`, and control groups), and
 `files.pod_users` whether pods have users of their own. Each part is "on", perhaps with details, or "off: " and the
@@ -21,6 +22,21 @@ ANNOTATION = "wasmlet.dev/isolation"
 """Of the Node: all parts as a JSON object."""
 
 _SECONDS = 30.0
+
+
+def check() -> None:
+    """See that this system has what every pod needs.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    from wasmlet.worker import linux  # which other systems cannot load
+
+    if not linux.has_subreapers():
+        raise ConfigError(
+            "this system hands no orphans on to a subreaper (prctl), so ends of containers would not be seen: "
+            "pods need a kernel of this machine, and not qemu-user"
+        )
 
 
 def node_annotations(parts: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,6 +53,7 @@ from wasmlet.runtime.logs import reader as logs
 from wasmlet.runtime.logs.inotify import Watcher
 from wasmlet.runtime.logs.reader import Log
 from wasmlet.runtime.network import select
+from wasmlet.runtime.node_status import node_status
 from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.pod import LOGS, PodLife
@@ -98,13 +98,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
     async def check(self) -> None:
         for engine in self.engines:
             await engine.check()
-        from wasmlet.worker import linux  # which other systems cannot load
-
-        if not linux.has_subreapers():
-            raise ConfigError(
-                "this system hands no orphans on to a subreaper (prctl), so ends of containers would not be seen: "
-                "pods need a kernel of this machine, and not qemu-user"
-            )
+        isolation.check()
 
     async def remarks(self) -> Sequence[str]:
         """What would isolate guests and cannot be had here, and why."""
@@ -278,10 +272,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         life = self._life(key)
         if not any(container.lives for container in life.containers.values()):
             raise NotFound(f"pod {key.name} is not running")
-        network = self.services.networks.of(key.uid)
-        if network is None or not network.ips:
-            raise InvalidInput(f"pod {key.name} has no network: nothing can be forwarded to it")
-        await forward(network, port, channel, life.ports)
+        await forward(self.services.networks.of(key.uid), key.name, port, channel, life.ports)
 
     async def stats(self) -> Raw:
         """What the node, its pods and what runs of them take; see `wasmlet.runtime.stats.summary`."""
@@ -291,20 +282,11 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         return await in_thread(self._stats.summary, running, began, self.state_dir)
 
     async def node_status(self) -> NodeStatus:
-        remarks = self._services.networks.remarks() if self._services is not None else {}
-        return NodeStatus(
-            capacity=await asyncio.to_thread(lambda: machine.capacity() | machine.disk(self.state_dir)),
-            system_info={
-                "containerRuntimeVersion": f"{self.engines[0].name}://{self.engines[0].version}",
-                **await asyncio.to_thread(machine.identity),
-            },
-            runtime_handlers=("", *(name for engine in self.engines for name in engine.handlers)),
-            images=await self._services.registries.listed() if self._services is not None else (),
-            annotations={**isolation.node_annotations(self._isolation), **remarks},
-            operating_system="wasi",
-            architecture="wasm",
-            handler_features={"recursiveReadOnlyMounts": True, "userNamespaces": False},
-        )
+        services = self._services
+        remarks = services.networks.remarks() if services is not None else {}
+        images = await services.registries.listed() if services is not None else ()
+        annotations = {**isolation.node_annotations(self._isolation), **remarks}
+        return await node_status(self.engines, self.state_dir, images, annotations)
 
     async def take_blob(self, digest: str, size: int, offset: int, data: bytes) -> int:
         return await self.services.registries.handed.take(digest, size, offset, data)
@@ -401,8 +383,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
 
     def _used(self, key: PodKey) -> resizing.Amounts:
         """What is set aside for all pods but this one."""
-        others = [life.requests() for life in self._pods.values() if life.key != key]
-        return {name: sum((one.get(name, Decimal(0)) for one in others), Decimal(0)) for name in resizing.RESOURCES}
+        return resizing.added(life.requests() for life in self._pods.values() if life.key != key)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do this until it is done or the provider stops."""

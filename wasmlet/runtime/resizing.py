@@ -1,4 +1,5 @@
-"""In-place resize (KEP-1287): decides whether changed `resources` of a running pod can be applied.
+"""The resources of containers, and in-place resize (KEP-1287), which decides whether changed `resources` of a running
+pod can be applied.
 
 A pod is resized as a whole or not at all. Requests and cpu limits can be changed while a guest runs. So can a memory
 limit that the control group enforces (`pods.resizer`). A memory limit that only the engine enforces is fixed when the
@@ -8,6 +9,7 @@ These functions are pure; `pods.pod` calls them at each change and keeps the res
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 
@@ -23,6 +25,22 @@ def amounts(resources: Raw, kind: str) -> Amounts:
     """cpu (cores) and memory (bytes) of `requests` or `limits`, as far as they are there."""
     found = resources.get(kind) or {}
     return {name: Quantity.parse(found[name]).value for name in RESOURCES if name in found}
+
+
+def memory_limit(resources: Raw) -> int | None:
+    """The most memory, in bytes; None for no limit."""
+    limit = amounts(resources, "limits").get("memory")
+    return (math.ceil(limit) or None) if limit is not None else None
+
+
+def as_message(resources: Raw) -> dict[str, int | None]:
+    """As `wasmlet.worker.wire` has `resources`. A limit of 0 is none, as for the kubelet."""
+    cpu, request = (amounts(resources, kind).get("cpu") for kind in ("limits", "requests"))
+    return {
+        "memory": memory_limit(resources),
+        "cpu": math.ceil(cpu * 1000) or None if cpu is not None else None,
+        "cpu_request": math.ceil(request * 1000) if request is not None else None,
+    }
 
 
 def changed(before: Raw, after: Raw) -> frozenset[str]:
@@ -41,6 +59,12 @@ def needs_restart(container: Container, before: Raw, after: Raw) -> bool:
     """Whether the container asks to be restarted for this change."""
     policies = {p.get("resourceName"): p.get("restartPolicy") for p in container.raw.get("resizePolicy") or ()}
     return any(policies.get(name) == "RestartContainer" for name in changed(before, after))
+
+
+def added(some: Iterable[Amounts]) -> Amounts:
+    """The sum of these amounts."""
+    each = list(some)
+    return {name: sum((one.get(name, Decimal(0)) for one in each), Decimal(0)) for name in RESOURCES}
 
 
 def total(resources: Iterable[Raw]) -> Amounts:

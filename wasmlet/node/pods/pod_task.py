@@ -60,9 +60,8 @@ class PodTask:
         self._report = PodReport(services, pod, known)
         self._stage = Stage.NEW if known is None else Stage.ACCEPTED
         self._delivery = Delivery()
-        self._was_accepted = False
         self._began_before = known is not None and pod.deleting
-        self._torn_down = self._rewound = False
+        self._was_accepted = self._torn_down = self._rewound = False
         self._drain_by: float | None = None
         self._failures = StepFailures(pod.key)
         self._calls = ProviderCalls(services.provider.name)

@@ -17,6 +17,7 @@ from wasmlet.model.expansion import command_and_args
 from wasmlet.model.hosts import Dns, hosts_file, resolv_conf, set_hostname
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, Raw
+from wasmlet.runtime import resizing
 from wasmlet.runtime.engine import GuestSettings
 from wasmlet.runtime.files import volume_rules
 from wasmlet.runtime.files.mounts import MountRequest
@@ -26,7 +27,7 @@ from wasmlet.runtime.linking import Uses
 from wasmlet.runtime.network import egress, granting, http_serving, requests
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.network.node_network import NO_NETWORK, NodeNetwork
-from wasmlet.runtime.pods import limits, manifest
+from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.shim.instances import Kind, Labels
 from wasmlet.worker.grants import Grant
 
@@ -118,7 +119,7 @@ class Limits:
 
     @classmethod
     def of(cls, resources: Raw) -> Limits:
-        return cls(resources, limits.memory(resources), limits.as_message(resources))
+        return cls(resources, resizing.memory_limit(resources), resizing.as_message(resources))
 
 
 @attrs.frozen

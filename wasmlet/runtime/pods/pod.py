@@ -19,7 +19,7 @@ from wasmlet.errors import Refused
 from wasmlet.failures import described, text_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod, PodKey, Raw
-from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Terminated
+from wasmlet.model.status import Condition, PodStatus, Terminated
 from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
 from wasmlet.runtime import resizing
@@ -28,7 +28,7 @@ from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.runtime.handlers import Handler
 from wasmlet.runtime.network.network import NetworkError
-from wasmlet.runtime.pods import eviction
+from wasmlet.runtime.pods import eviction, pod_status
 from wasmlet.runtime.pods.container import ContainerLife
 from wasmlet.runtime.pods.container_runner import ContainerRunner
 from wasmlet.runtime.pods.order import Order
@@ -36,7 +36,7 @@ from wasmlet.runtime.pods.probes import Probe
 from wasmlet.runtime.pods.restarts import POD_BACKOFF
 from wasmlet.runtime.pods.sandbox import Sandbox
 from wasmlet.runtime.services import RuntimeServices
-from wasmlet.runtime.shim.instances import WHERE, Labels, kinds_of
+from wasmlet.runtime.shim.instances import Labels, kinds_of
 from wasmlet.runtime.shim.records import ContainerRecord
 
 log = structlog.get_logger(__name__)
@@ -357,40 +357,13 @@ class PodLife:
         if self._last is not None:
             return self._last
         if not self.accepted:
-            groups: dict[str, list[ContainerStatus]] = {where: [] for where in WHERE.values()}
-            for life in self.containers.values():
-                groups[WHERE[life.kind]].append(life.status())
-            return PodStatus(
-                tuple(groups["containers"]),
-                tuple(groups["initContainers"]),
-                tuple(groups["ephemeralContainers"]),
-                pod_ips=self.sandbox.ips,
-            )
-        # Not before its containers have ended, and not after: the phase that they give is final, and has no reason.
-        lives = any(life.lives for life in self.containers.values())
-        failure = self._failing.failure if self._failed or not lives else None
-        return PodStatus(
-            tuple(self.containers[c.name].status() for c in self.manifest.containers),
-            tuple(self.containers[c.name].status() for c in self.manifest.init_containers),
-            tuple(self.containers[c.name].status() for c in self.manifest.ephemeral_containers),
-            phase="Failed" if failure else None,
-            reason=failure.reason if failure else "",
-            message=failure.message if failure else "",
-            pod_ips=self.sandbox.ips,
-            conditions=self._conditions(),
+            return pod_status.of_containers(self.containers.values(), self.sandbox.ips)
+        return pod_status.of_manifest(
+            self.manifest,
+            self.containers,
+            self.sandbox.ips,
+            pod_status.Verdict(self._failing.failure, self._resizing, failed=self._failed),
         )
-
-    def _conditions(self) -> tuple[Condition, ...]:
-        failure = self._failing.failure
-        if failure is not None and failure.reason == "Evicted":
-            return (Condition("DisruptionTarget", "True", "TerminationByKubelet", failure.message),)
-        if self._resizing is not None:
-            return (self._resizing,)
-        lives = [life for life in self.containers.values() if life.lives and life.allocated is not None]
-        if any(resizing.changed(life.applied_resources, life.resources) for life in lives):
-            error = "; ".join(f"container {life.name}: {life.resize_error}" for life in lives if life.resize_error)
-            return (Condition("PodResizeInProgress", "True", "Error" if error else "", error),)
-        return ()
 
     def life(self, container: str) -> ContainerLife | None:
         return self.containers.get(container)

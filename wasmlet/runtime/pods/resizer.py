@@ -16,7 +16,7 @@ from wasmlet.clock import Clock
 from wasmlet.concurrency import first_of
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Raw
-from wasmlet.runtime.pods import limits
+from wasmlet.runtime import resizing
 from wasmlet.runtime.shim.client import ShimClient
 from wasmlet.worker import wire
 
@@ -61,7 +61,7 @@ class Resizer:
         while (resize := wanted()) is not None:
             self._again.clear()
             try:
-                await self._client.resize(resize.container_id, limits.as_message(resize.resources))
+                await self._client.resize(resize.container_id, resizing.as_message(resize.resources))
             except WasmletError as error:
                 self.error = str(error)
                 published()

@@ -14,15 +14,21 @@ from wasmlet.runtime.network.network import PodNetwork
 _CHUNK = 65536
 
 
-async def forward(network: PodNetwork, port: int, channel: Channel, ports: Collection[int] | None) -> None:
+async def forward(
+    network: PodNetwork | None, pod: str, port: int, channel: Channel, ports: Collection[int] | None
+) -> None:
     """Pass bytes on between the caller and the port, until the pod's side closes. Cancelled when the caller leaves.
 
     Args:
+        network: of the pod; None where it has none.
+        pod: its name.
         ports: see `Place`.
 
     Raises:
-        InvalidInput: nothing listens at that port.
+        InvalidInput: it has no network, or nothing listens at that port.
     """
+    if network is None or not network.ips:
+        raise InvalidInput(f"pod {pod} has no network: nothing can be forwarded to it")
     try:
         dialing.Place(network.ips[0], ports).check(port)
         reader, writer = await dialing.connect_inside(network, port)
