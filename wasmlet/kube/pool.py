@@ -15,7 +15,7 @@ from yarl import URL
 
 from wasmlet.kube.config import Identity
 from wasmlet.kube.connections import CONNECT_SECONDS, KEPT_SECONDS, connector, is_socks
-from wasmlet.kube.wire import Answer, Broken, Connection
+from wasmlet.kube.wire import READ_BYTES, Answer, Broken, Connection
 
 _REPEATABLE = frozenset(("GET", "HEAD", "PUT", "DELETE"))
 _OURS = "User-Agent: wasmlet\r\nAccept: application/json\r\n"
@@ -43,6 +43,7 @@ class Pool:
         self._prefix = prefix.encode()
         self._lines = f" HTTP/1.1\r\nHost: {self._goal.headers['Host']}\r\n{_OURS}".encode()
         self._slots = asyncio.Semaphore(limit) if limit else None
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._idle: list[Connection] = []
         """The one that was used last is at the end."""
         self._all: set[Connection] = set()
@@ -163,7 +164,7 @@ class Pool:
                 del self._opening[cut]
 
     async def _opened(self) -> Connection:
-        connection = Connection(await self._connector.connect(self._goal, [], _LIMITS), self._forget)
+        connection = Connection(await self._connector.connect(self._goal, [], _LIMITS), self._forget, self._buffer)
         self._all.add(connection)
         return connection
 

@@ -21,6 +21,8 @@ HEAD_BYTES = 64 * 1024
 """The longest head of an answer that is read."""
 BUFFER_BYTES = 2**21
 """How much of a stream waits to be read: one watched object may be as large as the API allows."""
+READ_BYTES = 64 * 1024
+"""How much is read at once."""
 _EARLY_SECONDS = 0.001
 """A timer of uvloop counts whole milliseconds."""
 
@@ -45,7 +47,7 @@ class Answer:
     content: asyncio.StreamReader | None = None
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection that aiohttp has opened and hands over for good. All on the event loop.
 
     - `_answer` is not None if and only if a request is under way: its answer is awaited, or its body still arrives.
@@ -54,11 +56,13 @@ class Connection(asyncio.Protocol):
     Args:
         opened: is closed when the connection has ended.
         lost: called then.
+        buffer: what arrives is put there for a moment; connections of one loop may share it.
     """
 
     __slots__ = (
         "_answer",
         "_armed",
+        "_buffer",
         "_content",
         "_due",
         "_handler",
@@ -79,10 +83,12 @@ class Connection(asyncio.Protocol):
         "used",
     )
 
-    def __init__(self, opened: aiohttp.connector.Connection, lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, opened: aiohttp.connector.Connection, lost: Callable[[Connection], None], buffer: memoryview
+    ) -> None:
         assert opened.transport is not None
         assert opened.protocol is not None
-        self._opened, self._lost = opened, lost
+        self._opened, self._lost, self._buffer = opened, lost, buffer
         self._loop = asyncio.get_running_loop()
         self._handler, self._transport = opened.protocol, opened.transport
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -188,7 +194,10 @@ class Connection(asyncio.Protocol):
 
     # --- what the transport calls
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._parser is None:
             return
         if self._answer is None:
@@ -198,9 +207,9 @@ class Connection(asyncio.Protocol):
         if self._silence is not None:
             self._due = self._loop.time() + self._silence
         if self._head_bytes >= 0:
-            self._head_bytes += len(data)
+            self._head_bytes += nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken(f"expected an answer in HTTP/1.1: {error}"))
             return

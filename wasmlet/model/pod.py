@@ -124,17 +124,17 @@ class Pod:
     @property
     def namespace(self) -> str:
         """Its namespace."""
-        return self.key.namespace
+        return self.raw["metadata"]["namespace"]  # type: ignore[no-any-return]
 
     @property
     def name(self) -> str:
         """Its name."""
-        return self.key.name
+        return self.raw["metadata"]["name"]  # type: ignore[no-any-return]
 
     @property
     def uid(self) -> str:
         """Its UID."""
-        return self.key.uid
+        return self.raw["metadata"]["uid"]  # type: ignore[no-any-return]
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -149,12 +149,12 @@ class Pod:
     @property
     def generation(self) -> int:
         """A number that grows with each change of the spec; 0 if the API server does not set it."""
-        return int(self.metadata.get("generation") or 0)
+        return int(self.raw["metadata"].get("generation") or 0)
 
     @property
     def resource_version(self) -> str:
         """The version of the object."""
-        return str(self.metadata.get("resourceVersion", ""))
+        return str(self.raw["metadata"].get("resourceVersion", ""))
 
     @property
     def phase(self) -> str:
@@ -169,7 +169,7 @@ class Pod:
     @property
     def deleting(self) -> bool:
         """Whether it is being deleted."""
-        return bool(self.metadata.get("deletionTimestamp"))
+        return bool(self.raw["metadata"].get("deletionTimestamp"))
 
     @property
     def deletion_grace_seconds(self) -> int:
