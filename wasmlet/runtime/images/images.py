@@ -23,7 +23,7 @@ import structlog
 
 from wasmlet.concurrency import Shared
 from wasmlet.errors import WasmletError
-from wasmlet.runtime.files.beneath import open_beneath
+from wasmlet.runtime.files.beneath import open_beneath, open_known
 
 log = structlog.get_logger(__name__)
 
@@ -97,8 +97,8 @@ class Images:
     allow_local: bool
     directory: Path | None
     max_bytes: int
-    _known: dict[Path, tuple[_Identity, str]] = attrs.field(factory=dict, init=False)
-    """Digests of files that have been read, for as long as they stay the same."""
+    _known: dict[str, tuple[_Identity, str]] = attrs.field(factory=dict, init=False)
+    """Digests of files that have been read, by their paths without links, for as long as they stay the same."""
     _looks: Shared[Path, tuple[str, Path]] = attrs.field(init=False)
 
     @_looks.default
@@ -113,7 +113,7 @@ class Images:
         """
         path = self._path(image)
         try:
-            digest, real = await self._looks.of(path)
+            digest, real = self._glance(path) or await self._looks.of(path)
         except _NoModule as error:
             log.info("no module", image=image, why=str(error))
             where = "" if path.is_absolute() else " in the node's module directory"
@@ -124,6 +124,23 @@ class Images:
                 absent=True,
             ) from None
         return Module(image, digest, real, command=(path.name,))
+
+    def _glance(self, path: Path) -> tuple[str, Path] | None:
+        """As `_look`, for a file on a disk of this machine that was read before; None where that would block."""
+        if not path.is_absolute():
+            return None
+        try:
+            found = open_known(str(path))
+        except OSError:
+            return None
+        try:
+            real = os.readlink(f"/proc/self/fd/{found}")
+            known = self._known.get(real)
+            if known is None or not os.major(known[0][0]):  # such as of a network: to ask for its state may block
+                return None
+            return (known[1], Path(real)) if _identity(found) == known[0] else None
+        finally:
+            os.close(found)
 
     def _look(self, path: Path) -> tuple[str, Path]:
         """The digest of a module, and where it is once all links are followed; blocks."""
@@ -162,12 +179,12 @@ class Images:
 
     def _digest(self, descriptor: int) -> str:
         """As `read` finds it, which it does again only where the file may be another one by now; blocks."""
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
         before = _identity(descriptor)
         known = self._known.get(path)
         if known is not None and known[0] == before:
             return known[1]
-        digest = _read(descriptor, path, self.max_bytes, None)
+        digest = _read(descriptor, Path(path), self.max_bytes, None)
         # A file that was changed just now may be changed again without a difference in its times.
         if time.time_ns() - before[-1] > _SETTLED_NS and before == _identity(descriptor):
             if len(self._known) >= _MOST_KNOWN:
