@@ -7,16 +7,23 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.descriptors import open_descriptors
+from tests.worker import fake_engine
 from tests.worker.harness import PATIENCE, Shim, alive, kill, running, wait_gone
 from wasmlet.worker import wire
+from wasmlet.worker.guest import dense
 from wasmlet.worker.loop import Loop
 from wasmlet.worker.supervisor import workers
+
+OWN_THREADS = 3
+"""The threads of a worker beside one for each container: its main thread, and two that wait for messages."""
 
 
 def worker_pids(shim: Shim) -> list[int]:
@@ -149,7 +156,7 @@ def test_ends_the_one_that_is_meant(tmp_path: Path) -> None:
         states = {item["id"]: item["state"] for item in shim.connection.ask("list", watch=True)}
         assert {states[name] for name in names[1::2]} == {wire.RUNNING}
         assert worker_pids(shim) == [pid]
-        assert len(os.listdir(f"/proc/{pid}/task")) <= 101
+        assert len(os.listdir(f"/proc/{pid}/task")) <= 100 + OWN_THREADS
 
 
 def test_a_worker_has_room_for_a_thousand(tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_a_worker_has_room_for_a_thousand(tmp_path: Path) -> None:
         assert [record["message"] for record in records if record["state"] != wire.RUNNING] == []
         *one, last = (record["pid"] for record in records)
         assert set(one) == {one[0]} != {last}
-        assert len(os.listdir(f"/proc/{one[0]}/task")) == workers.MOST_CONTAINERS + 1
+        assert len(os.listdir(f"/proc/{one[0]}/task")) == workers.MOST_CONTAINERS + OWN_THREADS
 
 
 def test_who_shares_a_worker_may_open_the_same_files(tmp_path: Path) -> None:
@@ -207,6 +214,40 @@ def test_whenever_it_is_stopped_it_ends(tmp_path: Path, grace: int) -> None:
             assert shim.ended(name)["exit_code"] == (143 if grace else 137)
         assert shim.ended(shim.run("start", "exit", "3", dense="ns"))["exit_code"] == 3
         assert (shim.state / "shim.log").read_text() == ""
+
+
+def test_guests_that_take_long_to_begin_hold_up_nobody(tmp_path: Path) -> None:
+    """As one may whose module has a start function."""
+    with running(tmp_path / "state") as shim:
+        slow = [shim.run("sleep", "1000", dense="ns") for _ in range(5)]
+        for code in range(3):
+            assert shim.ended(shim.run("start", "exit", str(code), dense="ns"))["exit_code"] == code
+        for name in slow:
+            shim.connection.ask("stop", id=name, grace=30)
+        assert [shim.ended(name)["exit_code"] for name in slow] == [143] * 5
+        assert len(worker_pids(shim)) == 1
+
+
+def test_one_may_be_stopped_before_its_thread_has_said_that_it_is_there() -> None:
+    """The threads of a worker read the messages, so one may be quicker than the one that has read what came before."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    engine: Any = fake_engine
+    name, files = "0" * 16, [os.memfd_create(name) for name in ("stdout", "stderr", "spec", "module")]
+    os.write(files[2], json.dumps({"args": ["sleep", "1000"], "env": []}).encode())
+    worker = dense._Worker(theirs, engine, None)
+    worker._stop(name)
+    serving = threading.Thread(target=worker.serve)
+    serving.start()
+    with ours, theirs:
+        wire.send(ours, wire.pack({"run": name}), tuple(files))
+        received = wire.receive(ours)
+        assert received is not None
+        said, _ = received
+        assert (said["id"], said["over"], said["interrupted"]) == (name, True, True)
+        ours.shutdown(socket.SHUT_RDWR)
+        serving.join(PATIENCE)
+        assert not serving.is_alive()
+    wire.close(files)
 
 
 @pytest.mark.parametrize("number", [9, 11])

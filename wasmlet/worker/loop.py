@@ -40,6 +40,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._soon: list[Callable[[], None]] = []
         self._sweep_at = _FEW
         self.stopped = False
 
@@ -66,6 +67,10 @@ class Loop:
         heapq.heappush(self._timers, (timer.deadline, next(self._order), timer))
         return timer
 
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` after the callbacks of all descriptors that are ready by now: they do not wait for it."""
+        self._soon.append(callback)
+
     def run(self) -> None:
         """Run until `stopped` is set."""
         while not self.stopped:
@@ -73,14 +78,19 @@ class Loop:
 
     def _turn(self) -> None:
         timeout = None
+        soon, self._soon = self._soon, []
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
-        if self._timers:
+        if soon:
+            timeout = 0.0
+        elif self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
         for key, events in self._selector.select(timeout):
             # An earlier callback of this turn may have closed this source; another one may have its number now.
             if self._selector.get_map().get(key.fd) is key:
                 self._call(key.data, events)
+        for call in soon:
+            self._call(call)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             callback = heapq.heappop(self._timers)[2].callback

@@ -1,8 +1,8 @@
 """Calls of wasmtime's C API through its low-level bindings, for `dense`.
 
 The Python API has no call for some of these things, and for others only one that threads cannot share. There are host
-functions, instances by their pointers, the memory of a guest that calls the host, and calls of the engine's own WASI
-functions on behalf of a guest (`Delegate`).
+functions, the memory of a guest that calls the host, and calls of the engine's own WASI functions on behalf of a guest
+(`Delegate`). `stores` has instances.
 """
 
 from __future__ import annotations
@@ -68,19 +68,6 @@ def export(context: Any, instance: Any, name: Any) -> Any:
         context, ctypes.byref(instance), name, len(name.value), ctypes.byref(item)
     )
     return item if found else None
-
-
-def function(context: Any, instance: Any, name: Any) -> Any:
-    """The function that an instance exports by that name; None where there is no such function."""
-    item = export(context, instance, name)
-    return item if item is not None and item.kind == ffi.WASMTIME_EXTERN_FUNC.value else None
-
-
-def address(context: Any, instance: Any) -> int:
-    item = export(context, instance, _MEMORY)
-    if item is None or item.kind != ffi.WASMTIME_EXTERN_MEMORY.value:
-        return 0
-    return pointer(bindings.wasmtime_memory_data(context, ctypes.byref(item.of.memory)))
 
 
 def no_trap() -> Any:

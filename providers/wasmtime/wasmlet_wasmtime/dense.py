@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import wasmtime
 from wasmtime import _bindings as bindings
 
-from . import calls, direct, guest, hostcalls, limits, socketed, split
+from . import calls, direct, guest, hostcalls, socketed, split, stores
 from .errors import TRAPPED, causes, trap_text
 from .p2 import wire
 from .seam import Broker
@@ -44,7 +44,6 @@ _MOST_SUBSCRIPTIONS = 4096
 _SUCCESS, _FAULT = 0, 21
 _CLOCK, _REALTIME, _MONOTONIC, _ABSOLUTE = 0, 0, 1, 1
 
-_INITIALIZE, _DEFAULT, _START = map(ctypes.create_string_buffer, direct.ENTRIES)
 _POLL, _NOW = ctypes.create_string_buffer(b"poll"), ctypes.create_string_buffer(b"now")
 
 
@@ -55,13 +54,20 @@ class Prepared(NamedTuple):
     process: guest.Prepared
     dense: wasmtime.Linker
     sockets: socketed.Links
+    stores: stores.Stores
 
 
 class Code(NamedTuple):
-    """A compiled module for any number of guests: with its imports resolved, and what it wants of sockets."""
+    """A compiled module for any number of guests.
+
+    Attributes:
+        resolved: the module with its imports resolved; `instances` points to it.
+        wants: what it wants of sockets.
+    """
 
     module: wasmtime.Module
-    instances: wasmtime.InstancePre
+    resolved: wasmtime.InstancePre
+    instances: int
     wants: socketed.Wanted
 
 
@@ -93,7 +99,7 @@ def prepare() -> Prepared:
     links = guest.links_between(engine, dense, between)
     socketed.define(direct.pointer(process))
     of_process = guest.Prepared(engine, process, links._replace(linker=direct.pointer(process)), None)
-    return Prepared(engine, of_process, dense, links)
+    return Prepared(engine, of_process, dense, links, stores.Stores(direct.pointer(engine), _on_epoch))
 
 
 def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks for
@@ -116,14 +122,20 @@ def load(prepared: Prepared, module: str) -> Code:
     wants = socketed.wanted(direct.pointer(loaded))
     linker = calls.clone(prepared.dense) if wants.seconds else prepared.dense
     socketed.define_seconds(direct.pointer(linker), wants.seconds)
-    return Code(loaded, linker.instantiate_pre(loaded), wants)
+    resolved = linker.instantiate_pre(loaded)
+    return Code(loaded, resolved, direct.pointer(resolved), wants)
+
+
+def stock(prepared: Prepared) -> None:
+    """Do what the next guests need and what needs no guest."""
+    prepared.stores.stock()
 
 
 class Guest:
     """One guest, which is run once, by the thread that calls `run`. Paths in its spec are opened when it is made."""
 
     __slots__ = (
-        "_bell", "_broker", "_code", "_ending", "_exit", "_lock", "_memory", "_own", "_prepared", "_wake", "_wasi",
+        "_bell", "_broker", "_code", "_config", "_ending", "_exit", "_lock", "_memory", "_own", "_prepared", "_wake",
     )  # fmt: skip
 
     def __init__(self, prepared: Prepared, code: Code, spec: dict[str, Any], stdout: str, stderr: str) -> None:
@@ -131,8 +143,7 @@ class Guest:
         self._code = code
         broker: Any = spec.get("sockets")
         self._broker = broker if code.wants.any(broker) else None
-        self._wasi = guest.wasi_config(spec, len(code.wants.listeners(broker)))
-        self._wasi.stdout_file, self._wasi.stderr_file = stdout, stderr
+        self._config = stores.wasi_config(spec, len(code.wants.listeners(broker)), (stdout, stderr))
         self._memory = spec.get("memory")
         self._ending = False
         self._exit: int | None = None
@@ -164,12 +175,21 @@ class Guest:
         """
         thread = _thread.get_ident()
         _guests[thread] = self
-        with contextlib.ExitStack() as ending:
-            ending.callback(_guests.pop, thread)
-            store = wasmtime.Store(self._prepared.engine)
-            ending.callback(store.close)  # and with it all that it has open
+        try:
+            broker, tables = self._broker, 0 if self._broker is None else socketed.TABLES
+            store, context = self._prepared.stores.take(self._config, self._memory, tables)
             try:
-                return self._run(store, started, self._network(self._broker, ending) if self._broker else None)
+                return self._run(context, started, None) if broker is None else self._serve(context, started, broker)
+            finally:
+                stores.delete(store)  # and with it all that it has open
+        finally:
+            del _guests[thread]
+
+    def _serve(self, context: int, started: Callable[[int], None], broker: Broker) -> Ended:
+        """Run one that has sockets."""
+        with contextlib.ExitStack() as ending:
+            try:
+                return self._run(context, started, self._network(broker, ending))
             except Interrupted:  # while it asked for its listeners
                 return self._ended(None)
 
@@ -190,17 +210,14 @@ class Guest:
             bell, self._bell = self._bell, -1
         os.close(bell)
 
-    def _run(self, store: wasmtime.Store, started: Callable[[int], None], network: Network | None) -> Ended:
-        store.set_wasi(self._wasi)
-        if self._memory:
-            store.set_limits(*limits.of_module(self._memory, socketed.TABLES if network is not None else 0))
-        bindings.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_epoch, None, calls.nothing)
-        store.set_epoch_deadline(1)
+    def _run(self, context: int, started: Callable[[int], None], network: Network | None) -> Ended:
+        stores.set_deadline(context)
         if self.ending():  # before there was a deadline for the epoch to come to
             return self._ended(None)
-        context, trap = store._context(), calls.no_trap()
+        place = bindings.wasmtime_instance_t()
+        instance = ctypes.addressof(place)
         try:
-            instance = self._instantiate(context, network)
+            self._instantiate(context, instance, network)
         except wasmtime.Trap as failure:  # in the start function of the module itself: the guest has run
             started(0)
             return self._ended(failure)
@@ -208,36 +225,24 @@ class Guest:
             if self.ending():
                 return self._ended(failure)
             raise ValueError(f"the module cannot be instantiated: {causes(failure)}") from failure
-        first = calls.function(context, instance, _INITIALIZE)
-        second = calls.function(context, instance, _DEFAULT) or calls.function(context, instance, _START)
-        started(calls.address(context, instance))
-        for item in filter(None, (first, second)):
-            function = ctypes.byref(item.of.func)
-            error = bindings.wasmtime_func_call(context, function, None, 0, None, 0, ctypes.byref(trap))
-            if error:
-                return self._ended(wasmtime.WasmtimeError._from_ptr(error))
-            if trap:
-                return self._ended(wasmtime.Trap._from_ptr(trap))
+        initialize, default, start = direct.ENTRIES
+        first = stores.function(context, instance, initialize)
+        second = stores.function(context, instance, default) or stores.function(context, instance, start)
+        started(stores.address(context, instance))
+        try:
+            for function in filter(None, (first, second)):
+                stores.call(context, function)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as failure:
+            return self._ended(failure)
         return self._ended(None, returned=True)
 
-    def _instantiate(self, context: Any, network: Network | None) -> Any:
-        """Its instance; a start function runs."""
-        instance = bindings.wasmtime_instance_t()
-        if network is not None:
-            socketed.instantiate(
-                self._prepared.sockets, calls.pointer(context), direct.pointer(self._code.module),
-                self._code.wants, network, ctypes.addressof(instance),
-            )  # fmt: skip
-            return instance
-        trap = calls.no_trap()
-        error = bindings.wasmtime_instance_pre_instantiate(
-            self._code.instances.ptr(), context, ctypes.byref(instance), ctypes.byref(trap)
-        )
-        if trap:
-            raise wasmtime.Trap._from_ptr(trap)
-        if error:
-            raise wasmtime.WasmtimeError._from_ptr(error)
-        return instance
+    def _instantiate(self, context: int, instance: int, network: Network | None) -> None:
+        """Make its instance; a start function runs."""
+        if network is None:
+            stores.instantiate(self._code.instances, context, instance)
+            return
+        code, links = self._code, self._prepared.sockets
+        socketed.instantiate(links, context, direct.pointer(code.module), code.wants, network, instance)
 
     def _ended(self, error: Exception | None, returned: bool = False) -> Ended:
         if self._exit is not None:

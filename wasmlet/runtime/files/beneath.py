@@ -69,15 +69,15 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
 
 
 def open_known(path: str, flags: int = os.O_PATH) -> int:
-    """Open a path of which the kernel knows all parts just now: this waits for no disk and no network. Follows links.
+    """Open a path without links of which the kernel knows all parts just now: this waits for no disk and no network.
 
     Returns:
         A descriptor, the caller's to close.
 
     Raises:
-        OSError: the usual, and EAGAIN where the kernel would have to look; EINVAL before Linux 5.12.
+        OSError: ELOOP for a link, EAGAIN where the kernel would have to look, EINVAL before Linux 5.12, and the usual.
     """
-    return _openat2(_HERE, path, flags, _CACHED)
+    return _openat2(_HERE, path, flags, _CACHED | _NO_SYMLINKS)
 
 
 def _openat2(root: int, path: str, flags: int, resolve: int) -> int:

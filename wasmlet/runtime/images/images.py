@@ -127,18 +127,15 @@ class Images:
 
     def _glance(self, path: Path) -> tuple[str, Path] | None:
         """As `_look`, for a file on a disk of this machine that was read before; None where that would block."""
-        if not path.is_absolute():
+        known = self._known.get(str(path))
+        if known is None or not os.major(known[0][0]):  # such as of a network: to ask for its state may block
             return None
         try:
             found = open_known(str(path))
         except OSError:
             return None
         try:
-            real = os.readlink(f"/proc/self/fd/{found}")
-            known = self._known.get(real)
-            if known is None or not os.major(known[0][0]):  # such as of a network: to ask for its state may block
-                return None
-            return (known[1], Path(real)) if _identity(found) == known[0] else None
+            return (known[1], path) if _identity(found) == known[0] else None
         finally:
             os.close(found)
 

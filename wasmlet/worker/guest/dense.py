@@ -27,7 +27,7 @@ import gc
 import os
 import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import linux, wire
@@ -41,6 +41,11 @@ _STREAMS, _FIXED = 2, 4
 """Numbers of descriptors of a container: 2 streams, and 4 with spec and compiled module; the mounts follow them."""
 _KEPT_CODES = 64
 """How many loaded modules are kept, even while no container runs them."""
+_KEPT_STOPS = 2000
+"""How many containers are remembered to have been asked to end, more than there are at a time."""
+_STARTED = '{"id":"%s","started":%d,"memory":%d}'
+_LISTENERS = 2
+"""How many threads wait for messages: one is left while the other takes over a container."""
 
 
 def main(
@@ -75,57 +80,131 @@ def main(
     return 0
 
 
+def _nothing(prepared: object) -> None:
+    pass
+
+
 class _Worker:
-    """The containers of this process."""
+    """The containers of this process.
+
+    A few threads wait for messages. One that gets a container runs it, and ends with it: from the message to the guest,
+    no thread waits for another one. The main thread does what a start need not wait for: it starts other threads that
+    wait for messages.
+    """
 
     def __init__(self, control: socket.socket, engine: DenseEngine, prepared: object) -> None:
         self._control = control
         self._engine = engine
         self._prepared = prepared
+        self._stock: Callable[[object], None] = getattr(engine, "stock", _nothing)
         self._guests: dict[str, DenseGuest | None] = {}
-        self._stopped: set[str] = set()
-        """Containers that were asked to end before they had a guest."""
+        self._stopped: dict[str, None] = {}
+        """Containers that were asked to end before they had a guest, perhaps before the message with them was read."""
         self._lock = _thread.allocate_lock()
         self._codes: dict[tuple[int, ...], Any] = {}
+        self._listening = 0
+        """How many threads wait for messages, or are about to."""
+        self._bell = _thread.allocate_lock()
+        """Held while there is nothing to do for the main thread."""
+        self._over = False
 
     def serve(self) -> None:
         """Handle the shim's messages until it closes the control descriptor."""
+        self._bell.acquire()
+        while not self._over:
+            with contextlib.suppress(RuntimeError):  # no room for a thread: a container may have to wait for it
+                while self._listening < _LISTENERS:
+                    self._add_listener()
+            self._stock(self._prepared)
+            self._bell.acquire()
+
+    def _ring(self) -> None:
+        """Have the main thread look what there is to do."""
+        with self._lock:
+            if self._bell.locked():
+                self._bell.release()
+
+    def _add_listener(self) -> None:
+        """Start a thread that waits for messages.
+
+        Raises:
+            RuntimeError: there is no room for one.
+        """
+        with self._lock:
+            self._listening += 1
+        try:
+            _thread.start_new_thread(self._listen, ())
+        except RuntimeError:
+            with self._lock:
+                self._listening -= 1
+            raise
+
+    def _listen(self) -> None:
+        """Handle messages until one has a container, and run that; called on a thread of its own."""
+        given = None
+        with contextlib.suppress(BaseException):  # the shim is gone, or breaks the rules
+            given = self._next()
+        if given is not None:
+            self._run(*given)
+        else:
+            self._over = True
+            self._ring()
+
+    def _next(self) -> tuple[str, list[int], int | None] | None:
+        """Handle messages until one has a container, which is then this thread's; None where no message will come."""
         while (received := wire.receive(self._control)) is not None:
             message, descriptors = received
             if "run" in message and len(descriptors) >= _FIXED:
-                asking = descriptors.pop() if message.get("sockets") else None
-                self._begin(message["run"], descriptors, asking)
+                name, asking = message["run"], descriptors.pop() if message.get("sockets") else None
+                if self._takes(name, descriptors, asking):
+                    return name, descriptors, asking
                 continue
             wire.close(descriptors)
             if "stop" in message:
                 self._stop(message["stop"])
+        return None
 
-    def _begin(self, name: str, descriptors: list[int], asking: int | None) -> None:
-        try:
+    def _takes(self, name: str, descriptors: list[int], asking: int | None) -> bool:
+        """Have this thread run a container, whose guest may take its time; False where nobody could listen then."""
+        with self._lock:
             self._guests[name] = None
-            _thread.start_new_thread(self._run, (name, descriptors, asking))
-        except RuntimeError as error:
-            del self._guests[name]
-            wire.close(descriptors if asking is None else (*descriptors, asking))
-            self._tell_shim(name, failed=f"the worker has no room for another thread: {error}")
+            self._listening -= 1
+            last = not self._listening
+        if last:
+            try:
+                self._add_listener()
+            except RuntimeError as error:
+                with self._lock:
+                    self._listening += 1
+                    del self._guests[name]
+                    self._stopped.pop(name, None)
+                wire.close(descriptors if asking is None else (*descriptors, asking))
+                self._tell_shim(name, failed=f"the worker has no room for another thread: {error}")
+                return False
+        return True
 
     def _stop(self, name: str) -> None:
         with self._lock:
             guest = self._guests.get(name)
-            if guest is None and name in self._guests:
-                self._stopped.add(name)
+            if guest is None:
+                # The thread that has read the message with this container may be about to say so. Where the container
+                # has ended just now instead, its name stays here for a while.
+                self._stopped[name] = None
+                if len(self._stopped) > _KEPT_STOPS and name not in self._guests:
+                    del self._stopped[next(name for name in self._stopped if name not in self._guests)]
         if guest is not None:
             guest.interrupt()
 
     def _run(self, name: str, descriptors: list[int], asking: int | None) -> None:
-        """Run one container; called on the container's own thread."""
+        """Run one container."""
         spec: dict[str, Any] = {}
         try:
             guest = self._make_guest(name, descriptors, asking, spec)
             del descriptors
 
             def started(address: int) -> None:
-                self._tell_shim(name, started=_thread.get_native_id(), memory=address)
+                wire.write(self._control, (_STARTED % (name, _thread.get_native_id(), address)).encode())
+                self._ring()
 
             code, message, interrupted = guest.run(started)
             said = {"over": True, "code": code, "message": child.shorten(message), "interrupted": interrupted}
@@ -135,9 +214,11 @@ class _Worker:
             spec["sockets"].close()
         with self._lock:
             del self._guests[name]
-            self._stopped.discard(name)
+            self._stopped.pop(name, None)
         with contextlib.suppress(OSError):  # the shim is gone, and this process ends soon
             self._tell_shim(name, **said)
+        if self._listening < _LISTENERS:  # its guest has not begun, or there was no room for a thread
+            self._ring()
 
     def _make_guest(self, name: str, descriptors: list[int], asking: int | None, spec: dict[str, Any]) -> DenseGuest:
         """Make the guest. Its engine opens the files again, so the descriptors can be closed after that.

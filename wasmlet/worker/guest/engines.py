@@ -5,8 +5,9 @@ in which mypy checks that its in-worker modules have these functions. `zygote.lo
 
 Each function raises `ValueError` if the WebAssembly module is at fault, with a message for the pod's owner.
 
-Two more names are optional, so they are not part of the protocols:
+More names are optional, so they are not part of the protocols:
 - `warm(prepared)`: called in a spare child that waits, to do work that a start needs and that needs no guest.
+- `stock(prepared)`: the same in a dense worker, called by its main thread at first and whenever a guest has begun.
 - `REQUIRES`: names of the parts of `confine` without which the engine is not safe. Its guests run only if these are on.
 """
 

@@ -81,6 +81,8 @@ class Process:
         self._failure: tuple[str, str] | None = None
         self._kill_timer: Timer | None = None
         self._oom_killed = False
+        self._untold = False
+        """Whether the guest has begun, and nobody was told yet."""
 
     @property
     def stage(self) -> Stage:
@@ -266,7 +268,13 @@ class Process:
         """The guest has begun; it may have ended since."""
         self._advance(Event.BEGIN)
         self.record.started = time.time()
-        self._hooks.changed(self)
+        self._untold = True
+        self._loop.soon(self._tell_of_beginning)  # what it writes first is on its way, and is stamped when it is read
+
+    def _tell_of_beginning(self) -> None:
+        if self._untold:
+            self._untold = False
+            self._hooks.changed(self)
 
     @staticmethod
     def _failed(message: dict[str, Any]) -> tuple[str, str]:
@@ -279,6 +287,7 @@ class Process:
             self._finish()
 
     def _finish(self) -> None:
+        self._tell_of_beginning()
         record, status, begun = self.record, self._status, self._stage is Stage.REAPED
         record.finished = time.time()
         if self._oom_killed:

@@ -100,7 +100,7 @@ class DenseContainer(Container):
     @property
     def directories(self) -> dict[str, Directory]:
         """Where its files are: its mounts, and where its compiled module is."""
-        _, module, *mounts = ((os.readlink(f"/proc/self/fd/{number}"), number) for number in self._inherited)
+        module, *mounts = ((os.readlink(f"/proc/self/fd/{number}"), number) for number in self._inherited[1:])
         found = {path: Directory(True, _identity(number)) for path, number in mounts}
         if not module[0].startswith(_IN_MEMORY):
             path = os.path.dirname(module[0])
@@ -215,13 +215,12 @@ class Worker(Process):
 
     def may_open(self, directories: Mapping[str, Directory]) -> bool:
         """Whether it may open these directories. If one was replaced by another of the same name, it may not."""
-        left = {
-            path: known for path, known in self._directories.items() if _identity(path) == known.identity != _NOWHERE
-        }
         return all(
             any(
-                (path == own or path.startswith(f"{own}/")) and known.written >= wanted.written
-                for own, known in left.items()
+                (path == own or path.startswith(f"{own}/"))
+                and known.written >= wanted.written
+                and _identity(own) == known.identity != _NOWHERE
+                for own, known in self._directories.items()
             )
             for path, wanted in directories.items()
         )
