@@ -19,6 +19,7 @@ from wasmlet.names import not_installed
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import DENSE, Engine, worker_version
 from wasmlet.runtime.images.compiler import Compiler
+from wasmlet.worker.fields import ZygoteKey
 
 GROUP = "wasmlet.engines"
 """The entry-point group in which distributions announce their engines."""
@@ -39,19 +40,18 @@ class Handler:
     dense: bool
 
     @functools.cached_property
-    def zygote(self) -> Mapping[str, str]:
-        """The zygote that can run anything of this handler, as `wasmlet.worker.wire` has it."""
+    def zygote(self) -> ZygoteKey:
+        """The zygote that can run anything of this handler."""
         return self._zygote(self.engine.dense_module if self.dense else self.engine.guest_module)
 
     @functools.cached_property
-    def plain_zygote(self) -> Mapping[str, str]:
+    def plain_zygote(self) -> ZygoteKey:
         """The zygote for modules that are plain (`linking.Uses`), as most are; see `zygote`."""
         module = None if self.dense else self.engine.plain_module
         return self.zygote if module is None else self._zygote(module)
 
-    def _zygote(self, module: Path) -> Mapping[str, str]:
-        version = worker_version(self.engine, module)
-        return {"python": str(self.engine.python), "module": str(module), "version": version}
+    def _zygote(self, module: Path) -> ZygoteKey:
+        return ZygoteKey(str(self.engine.python), str(module), worker_version(self.engine, module))
 
     def sharing(self, namespace: str, state_dir: Path) -> Mapping[str, Any]:
         """With whom containers of a namespace share a process, as `wasmlet.worker.wire` has it for `run`.
@@ -60,8 +60,12 @@ class Handler:
             state_dir: of the provider. Pods' files are in its directory `pods`, and in the one that its link `memory`
                 leads to.
         """
-        within = (f"{state_dir.absolute()}/pods", f"{state_dir.absolute()}/memory/pods")
-        return {"dense": namespace, "within": within} if self.dense else {}
+        return {"dense": namespace, "within": _within(state_dir)} if self.dense else {}
+
+
+@functools.lru_cache
+def _within(state_dir: Path) -> tuple[str, ...]:
+    return f"{state_dir.absolute()}/pods", f"{state_dir.absolute()}/memory/pods"
 
 
 class Handlers:

@@ -191,6 +191,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
             volume_rules.check(pod, host_paths=bool(self.config.allow_host_path), claims=services.storage.claims.any)
             self._pods[pod.uid] = PodLife(services, pod.key)
         self._pods[pod.uid].accept(pod, inputs)
+        await asyncio.sleep(0)  # its task begins now, and not after what the caller does next
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
         """Take on what has changed; a container whose image changed is started anew."""

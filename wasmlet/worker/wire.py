@@ -116,7 +116,7 @@ def pack(message: Message) -> bytes:
     Raises:
         WireError: it is longer than `MAX_MESSAGE`.
     """
-    return _checked(encoded(message))
+    return checked(encoded(message))
 
 
 def pack_with(message: Message, name: str, data: bytes) -> bytes:
@@ -125,7 +125,7 @@ def pack_with(message: Message, name: str, data: bytes) -> bytes:
     Raises:
         WireError: it is longer than `MAX_MESSAGE`.
     """
-    return _checked(b'%s,"%s":%s}' % (encoded(message)[:-1], name.encode(), data))
+    return checked(b'%s,"%s":%s}' % (encoded(message)[:-1], name.encode(), data))
 
 
 def encoded(value: Mapping[str, Any]) -> bytes:
@@ -133,7 +133,12 @@ def encoded(value: Mapping[str, Any]) -> bytes:
     return _encode(value).encode()
 
 
-def _checked(data: bytes) -> bytes:
+def checked(data: bytes) -> bytes:
+    """The message that these bytes are.
+
+    Raises:
+        WireError: it is longer than `MAX_MESSAGE`.
+    """
     if len(data) > MAX_MESSAGE:
         raise WireError(f"a message of {len(data)} bytes is longer than {MAX_MESSAGE}")
     return data

@@ -333,4 +333,4 @@ def _message(container: Container, entries: Sequence[Mount], path: str) -> dict[
     logs = container.raw.get("terminationMessagePolicy") == "FallbackToLogsOnError"
     top = cover([mount.path for mount in entries], path)
     number = next((number for number, mount in enumerate(entries) if mount.path == top and top != path), None)
-    return {"mount": number, "path": posixpath.relpath(path, top or "/"), "logs": logs}
+    return {"mount": number, "path": path[len(top) :].lstrip("/") or ".", "logs": logs}

@@ -143,13 +143,17 @@ class PodVolumes:
         self._images: dict[str, Path] = {}
         self._applied: tuple[Pod, Inputs] | None = None
         self._lock = asyncio.Lock()
-        self.directory = storage.directory(uid)
         self.user: User | None = None
         """The user of the pod's processes; must be set before any volume is made."""
         self.changed = Event()
         """The owner sets this when the pod or its inputs have changed."""
         self.empty = True
         """Whether there is no file of the pod. The owner clears it for a pod that an earlier process began."""
+
+    @property
+    def directory(self) -> Path:
+        """Everything on disk of the pod."""
+        return self.storage.directory(self._uid)
 
     async def set_up(self, now: Callable[[], tuple[Pod, Inputs]]) -> None:
         """Make every volume that a container mounts, however often that has to be tried.
@@ -283,7 +287,7 @@ class PodVolumes:
     def _directory(self, volume: Raw) -> Path:
         """Where a volume of ours lies."""
         kind, below = kind_of(volume), _below(volume)
-        on_disk = self.storage.directory(self._uid) / below
+        on_disk = self.directory / below
         if kind == "emptyDir":
             # In memory either as a mount, which lies where it would on disk, or there.
             kept = self.storage.in_memory(self._uid)
@@ -300,7 +304,7 @@ class PodVolumes:
         source, directory = volume["emptyDir"], self._directory(volume)
         private(directory.parent)
         directory.mkdir(exist_ok=True)
-        on_disk = directory == self.storage.directory(self._uid) / _below(volume)
+        on_disk = directory == self.directory / _below(volume)
         if source.get("medium") == "Memory" and on_disk and not directory.is_mount():
             size = _memory_size(pod, source, inputs)
             if os.geteuid() != 0 or not memory.mount(directory, size):

@@ -32,7 +32,12 @@ _MODULE_VERSION, _COMPONENT_VERSION = b"\x01\0\0\0", b"\x0d\0\x01\0"
 _CHUNK = 1024 * 1024
 _MOST_KNOWN = 1000
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_SETTLED_NS = 2_000_000_000
+_SETTLED_NS, _SETTLED_ON_DISK_NS = 2_000_000_000, 100_000_000
+"""How long ago a file has to have been changed, so that another change would show in its times.
+
+Some file systems have times in steps of two seconds. On a disk of this machine, one that has parts of a second has
+those of the kernel's clock, whose steps are 10 ms at most.
+"""
 _Identity = tuple[int, int, int, int, int]
 """Identifies the state of a file: device, inode, size, mtime and ctime."""
 
@@ -99,6 +104,8 @@ class Images:
     max_bytes: int
     _known: dict[str, tuple[_Identity, str]] = attrs.field(factory=dict, init=False)
     """Digests of files that have been read, by their paths without links, for as long as they stay the same."""
+    _found: dict[str, Module] = attrs.field(factory=dict, init=False)
+    """The modules of images whose paths have no links, as they were found last."""
     _looks: Shared[Path, tuple[str, Path]] = attrs.field(init=False)
 
     @_looks.default
@@ -111,9 +118,12 @@ class Images:
         Raises:
             ImageError: it is not allowed, not there, or nothing that could be run.
         """
+        found = self._found.get(image)
+        if found is not None and self._is_as_it_was(found):
+            return found
         path = self._path(image)
         try:
-            digest, real = self._glance(path) or await self._looks.of(path)
+            digest, real = await self._looks.of(path)
         except _NoModule as error:
             log.info("no module", image=image, why=str(error))
             where = "" if path.is_absolute() else " in the node's module directory"
@@ -123,19 +133,25 @@ class Images:
                 "says what was found",
                 absent=True,
             ) from None
-        return Module(image, digest, real, command=(path.name,))
+        found = Module(image, digest, real, command=(path.name,))
+        if real == path:
+            if len(self._found) >= _MOST_KNOWN:
+                self._found.clear()
+            self._found[image] = found
+        return found
 
-    def _glance(self, path: Path) -> tuple[str, Path] | None:
-        """As `_look`, for a file on a disk of this machine that was read before; None where that would block."""
-        known = self._known.get(str(path))
-        if known is None or not os.major(known[0][0]):  # such as of a network: to ask for its state may block
-            return None
+    def _is_as_it_was(self, module: Module) -> bool:
+        """Whether a file that was read is unchanged since; False also where to ask may take long."""
+        path = str(module.path)
+        before, digest = self._known.get(path, (None, ""))
+        if before is None or digest != module.digest or not os.major(before[0]):
+            return False  # it may have changed, or is not on a disk of this machine, but of a network, perhaps
         try:
-            found = open_known(str(path))
+            found = open_known(path)
         except OSError:
-            return None
+            return False
         try:
-            return (known[1], path) if _identity(found) == known[0] else None
+            return _identity(found) == before
         finally:
             os.close(found)
 
@@ -182,8 +198,9 @@ class Images:
         if known is not None and known[0] == before:
             return known[1]
         digest = _read(descriptor, Path(path), self.max_bytes, None)
-        # A file that was changed just now may be changed again without a difference in its times.
-        if time.time_ns() - before[-1] > _SETTLED_NS and before == _identity(descriptor):
+        fine = os.major(before[0]) and before[-1] % 1_000_000_000
+        settled = time.time_ns() - before[-1] > (_SETTLED_ON_DISK_NS if fine else _SETTLED_NS)
+        if settled and before == _identity(descriptor):
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[path] = (before, digest)

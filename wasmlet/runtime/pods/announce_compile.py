@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 import attrs
@@ -26,30 +27,30 @@ QUIET_SECONDS = 1.0
 
 def announce_compile(shown: Shown, module: Module, engine: Engine) -> Announcement:
     """What `Compiler.artifact` enters while the container waits for this module."""
+    return functools.partial(_waiting, shown, module, engine)
 
-    @contextlib.asynccontextmanager
-    async def waiting() -> AsyncIterator[None]:
-        time = asyncio.get_running_loop().time
-        what = f'module of image "{module.image}" with {engine.name} {engine.version}'
-        began, told, before = time(), asyncio.Event(), shown.state
 
-        async def tell() -> None:
-            await asyncio.sleep(QUIET_SECONDS)
-            told.set()
-            shown.say("Normal", "Compiling", f"Compiling {what}")
-            if isinstance(before, Waiting):
-                shown.show(attrs.evolve(shown.creating, message=f"compiling {what}"))
+@contextlib.asynccontextmanager
+async def _waiting(shown: Shown, module: Module, engine: Engine) -> AsyncIterator[None]:
+    time = asyncio.get_running_loop().time
+    what = f'module of image "{module.image}" with {engine.name} {engine.version}'
+    began, told, before = time(), asyncio.Event(), shown.state
 
-        task, after = asyncio.create_task(tell()), before
-        try:
-            yield
-            after = shown.creating if isinstance(before, Waiting) else before
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if told.is_set() and shown.state != after and isinstance(shown.state, Waiting):
-                shown.show(after)
-        if told.is_set():
-            shown.say("Normal", "Compiled", f"Successfully compiled {what} in {duration(time() - began)}")
+    async def tell() -> None:
+        await asyncio.sleep(QUIET_SECONDS)
+        told.set()
+        shown.say("Normal", "Compiling", f"Compiling {what}")
+        if isinstance(before, Waiting):
+            shown.show(attrs.evolve(shown.creating, message=f"compiling {what}"))
 
-    return waiting
+    task, after = asyncio.create_task(tell()), before
+    try:
+        yield
+        after = shown.creating if isinstance(before, Waiting) else before
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if told.is_set() and shown.state != after and isinstance(shown.state, Waiting):
+            shown.show(after)
+    if told.is_set():
+        shown.say("Normal", "Compiled", f"Successfully compiled {what} in {duration(time() - began)}")

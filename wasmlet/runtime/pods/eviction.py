@@ -109,6 +109,8 @@ def excess(pod: Pod, volumes: PodVolumes, logs: Path) -> str:
 
 def _volume_limits(pod: Pod) -> dict[str, str]:
     """The emptyDir volumes that may only grow so far, with their limits."""
+    if not pod.spec.get("volumes"):
+        return {}
     mounted = mounted_volumes(pod)
     found = {v["name"]: str((v.get("emptyDir") or {}).get("sizeLimit") or "0") for v in pod.spec.get("volumes") or ()}
     return {name: text for name, text in found.items() if name in mounted and Quantity.parse(text)}
@@ -134,7 +136,8 @@ def _total_limit(pod: Pod) -> int:
 
 
 def _limit(resources: Mapping[str, str] | None) -> int:
-    return Quantity.parse((resources or {}).get(STORAGE) or "0").units()
+    limit = resources.get(STORAGE) if resources else None
+    return Quantity.parse(limit).units() if limit else 0
 
 
 def _on_disk(volume: Raw) -> bool:

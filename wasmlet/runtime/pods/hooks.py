@@ -34,7 +34,8 @@ def refusals(container: Container, *, network: bool) -> Iterator[tuple[str, str]
     Args:
         network: whether pods have one here.
     """
-    lifecycle = container.raw.get("lifecycle") or {}
+    if not (lifecycle := container.raw.get("lifecycle")):
+        return
     for hook in HOOKS:
         for path, verdict in actions.refusals(lifecycle.get(hook) or {}, container, network=network, hook=True):
             yield f"lifecycle.{hook}.{path}", verdict

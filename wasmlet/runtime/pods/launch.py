@@ -31,7 +31,7 @@ from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.instances import Say, Shown
 from wasmlet.runtime.shim.records import ContainerRecord, spec_of
 from wasmlet.worker import messages
-from wasmlet.worker.fields import Resources, ZygoteKey
+from wasmlet.worker.fields import Resources
 
 
 @attrs.frozen
@@ -136,7 +136,7 @@ def _run_request(launch: Launch, limits: Limits, log_path: str, services: Runtim
         id=secrets.token_hex(16),
         labels=plan.labels.as_message(),
         log=log_path,
-        zygote=ZygoteKey.of(handler.plain_zygote if plan.plain else handler.zygote),
+        zygote=handler.plain_zygote if plan.plain else handler.zygote,
         message=launch.mounts.message,
         resources=Resources.of(limits.message),
         network=plan.grant,

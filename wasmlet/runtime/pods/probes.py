@@ -37,7 +37,8 @@ def refusals(container: Container, *, network: bool) -> Iterator[tuple[str, str]
         network: whether pods have one here.
     """
     for field in FIELDS:
-        raw = container.raw.get(field) or {}
+        if not (raw := container.raw.get(field)):
+            continue
         for path, verdict in actions.refusals(raw, container, network=network):
             yield f"{field}.{path}", verdict
 

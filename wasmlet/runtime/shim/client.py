@@ -134,7 +134,7 @@ class ShimClient(ShimConnection):
             return await self._exec(request, (*streams, file))
 
     async def exec(
-        self, container_id: str, zygote: Mapping[str, str], spec: bytes, descriptors: Sequence[int], *, own: bool
+        self, container_id: str, zygote: ZygoteKey, spec: bytes, descriptors: Sequence[int], *, own: bool
     ) -> ContainerRecord:
         """Run a second instance in a running container; return how it ended. Cancelled: it is killed first.
 
@@ -145,7 +145,7 @@ class ShimClient(ShimConnection):
         Raises:
             ShimError: the container does not run, or the connection is lost, with which the instance ends.
         """
-        request = messages.Exec(secrets.token_hex(16), container_id, ZygoteKey.of(zygote), own)
+        request = messages.Exec(secrets.token_hex(16), container_id, zygote, own)
         with _sealed(spec) as file:
             return await self._exec(request, (*descriptors[:3], file, *descriptors[3:]))
 
@@ -194,9 +194,9 @@ class ShimClient(ShimConnection):
                     self.records.pop(container_id, None)
                     self._ended.pop(container_id, None)
 
-    async def warm(self, zygote: Mapping[str, str], *, network: bool = False) -> None:
+    async def warm(self, zygote: ZygoteKey, *, network: bool = False) -> None:
         """Have a zygote ready before it is needed, and with `network` what opens guests' sockets."""
-        await self._ask(messages.Warm(ZygoteKey.of(zygote), network))
+        await self._ask(messages.Warm(zygote, network))
 
     async def ping(self, never_at: tuple[tuple[str, int], ...] = ()) -> None:
         """Return when the shim has answered.

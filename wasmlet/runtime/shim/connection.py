@@ -20,7 +20,7 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import ConfigError, WasmletError
-from wasmlet.runtime.shim.records import ContainerRecord, launch_shim
+from wasmlet.runtime.shim.records import ContainerRecord, encoded, launch_shim
 from wasmlet.worker import messages, wire
 
 log = structlog.get_logger(__name__)
@@ -129,7 +129,7 @@ class ShimConnection:
     async def _ask_once(self, request: messages.Request, descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         self._numbers += 1
         number = self._numbers
-        data = wire.pack({**request.as_message(), "n": number})
+        data = wire.checked(encoded({**request.as_message(), "n": number}))
         reply = self._replies[number] = asyncio.get_running_loop().create_future()
         try:
             async with self._sending:

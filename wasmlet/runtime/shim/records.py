@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import orjson
 import structlog
 
 from wasmlet.concurrency import in_thread
@@ -160,4 +160,9 @@ def spec_of(
         spec["network"] = network
     if engine:
         spec["engine"] = engine
-    return json.dumps(spec).encode()
+    return encoded(spec)
+
+
+def encoded(message: Mapping[str, Any]) -> bytes:
+    """This as JSON. `wasmlet.worker.wire` does the same, with the standard library alone, and takes longer."""
+    return orjson.dumps(message, default=tuple)  # named ones
