@@ -35,6 +35,8 @@ def memory_limit(resources: Raw) -> int | None:
 
 def as_message(resources: Raw) -> dict[str, int | None]:
     """As `wasmlet.worker.wire` has `resources`. A limit of 0 is none, as for the kubelet."""
+    if not resources:
+        return dict.fromkeys(("memory", "cpu", "cpu_request"))
     cpu, request = (amounts(resources, kind).get("cpu") for kind in ("limits", "requests"))
     return {
         "memory": memory_limit(resources),

@@ -64,11 +64,12 @@ class Resources(NamedTuple):
 
 
 UNLIMITED = Resources()
+_DIGITS = frozenset("0123456789abcdef")
 
 
 def check_id(value: Any) -> str:
     """The container id, which becomes a file name."""
-    if isinstance(value, str) and 8 <= len(value) <= 64 and not set(value) - set("0123456789abcdef"):
+    if isinstance(value, str) and 8 <= len(value) <= 64 and _DIGITS.issuperset(value):
         return value
     raise wire.WireError(f"expected a container id of 8 to 64 hexadecimal digits, found {str(value)[:80]!r}")
 

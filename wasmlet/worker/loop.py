@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import selectors
+import select
 import time
 import traceback
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from typing import Any
 
 from .log import log_problem
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READ, WRITE = int(select.EPOLLIN), int(select.EPOLLOUT)
 
+_BOTH = READ | WRITE
 _FEW = 256
 """With fewer timers than this, cancelled ones are not searched for and removed early."""
 
@@ -33,11 +34,22 @@ class Timer:
         self.callback = None
 
 
+class _Watched:
+    """A descriptor that is watched."""
+
+    __slots__ = ("callback", "events")
+
+    def __init__(self, events: int, callback: Callable[[int], None]) -> None:
+        self.events = events
+        self.callback = callback
+
+
 class Loop:
     """Calls the callbacks of ready descriptors in turns. Each is called once per turn, so that none is starved."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.epoll()  # not by way of `selectors`, which takes longer than most callbacks
+        self._watched: dict[int, _Watched] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._soon: list[Callable[[], None]] = []
@@ -45,16 +57,27 @@ class Loop:
         self.stopped = False
 
     def add(self, source: Any, events: int, callback: Callable[[int], None]) -> None:
-        """Call `callback(events)` whenever `source` (a descriptor or something with one) is ready."""
-        self._selector.register(source, events, callback)
+        """Call `callback(events)` whenever `source` (a descriptor or something with one) is ready.
+
+        A callback is told of all that it has asked for where the other side is gone, or there is an error.
+        """
+        number = _number(source)
+        self._poll.register(number, events)
+        self._watched[number] = _Watched(events, callback)
 
     def change(self, source: Any, events: int) -> None:
-        key = self._selector.get_key(source)
-        if key.events != events:
-            self._selector.modify(source, events, key.data)
+        """Watch for these events from now on."""
+        number = _number(source)
+        watched = self._watched[number]
+        if watched.events != events:
+            self._poll.modify(number, events)
+            watched.events = events
 
     def remove(self, source: Any) -> None:
-        self._selector.unregister(source)
+        """Watch it no more; to be called before it is closed."""
+        number = _number(source)
+        del self._watched[number]
+        self._poll.unregister(number)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback()` after that many seconds."""
@@ -85,10 +108,13 @@ class Loop:
             timeout = 0.0
         elif self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
-        for key, events in self._selector.select(timeout):
+        ready = [(number, events, self._watched.get(number)) for number, events in self._poll.poll(timeout)]
+        for number, events, watched in ready:
             # An earlier callback of this turn may have closed this source; another one may have its number now.
-            if self._selector.get_map().get(key.fd) is key:
-                self._call(key.data, events)
+            if watched is not None and self._watched.get(number) is watched:
+                found = watched.events & (_BOTH if events & ~_BOTH else events)
+                if found:
+                    self._call(watched.callback, found)
         for call in soon:
             self._call(call)
         now = time.monotonic()
@@ -103,3 +129,7 @@ class Loop:
             callback(*arguments)
         except Exception:
             log_problem(f"an error of wasmlet's own:\n{traceback.format_exc()}")
+
+
+def _number(source: Any) -> int:
+    return source if isinstance(source, int) else source.fileno()

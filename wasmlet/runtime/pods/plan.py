@@ -119,7 +119,8 @@ class Limits:
 
     @classmethod
     def of(cls, resources: Raw) -> Limits:
-        return cls(resources, resizing.memory_limit(resources), resizing.as_message(resources))
+        message = resizing.as_message(resources)
+        return cls(resources, message["memory"], message)
 
 
 @attrs.frozen
