@@ -19,12 +19,13 @@ class Api:
 
     def __init__(self) -> None:
         self.recovery = Recovery()
-        self.asked: asyncio.Queue[str] = asyncio.Queue()
+        self.asked = asyncio.Queue[str]()
         self.answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def patch(self, path: str, patch: Any) -> dict[str, Any]:
         name = path.split("/")[-2]
-        answer = self.answers[name] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.answers[name] = answer
         self.asked.put_nowait(name)
         return await answer
 

@@ -71,8 +71,22 @@ async def test_containers_that_have_ended_are_written_soon_though_the_pod_takes_
     report.close(drop=False)
 
 
-def answer(version: int) -> dict[str, Any]:
-    return {"metadata": {"resourceVersion": str(version)}, "status": {"phase": "Running"}}
+def answer(version: int, phase: str = "Running") -> dict[str, Any]:
+    return {"metadata": {"resourceVersion": str(version)}, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize(("phase", "last", "writes"), [("Failed", 143, 0), ("Failed", 1, 1), ("Running", 143, 1)])
+async def test_the_last_status_is_written_only_where_it_is_news(phase: str, last: int, writes: int) -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts)
+    report.told(status(Terminated(143)))
+    puts.get_nowait()
+    assert report._compose() is not None
+    report._written(answer(2, phase))
+    report.ended(status(Terminated(last)))
+    report.say(status(Terminated(last)))
+    assert puts.qsize() == writes
+    report.close(drop=False)
 
 
 @pytest.mark.parametrize(

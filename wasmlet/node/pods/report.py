@@ -69,6 +69,8 @@ class PodReport:
         self._closed = False
         self._settled = False
         """The API has all of the newest status, as far as we know."""
+        self._composed: PodStatus | None = None
+        """What the last patch was made of."""
         self._unsure = ""
         """The version that was heard of while a write was under way, if it is one: its answer says whose it was."""
 
@@ -156,7 +158,10 @@ class PodReport:
     def say(self, status: PodStatus) -> None:
         """Report a status of our own."""
         self.status = status
-        self.send()
+        # The last status of a pod that took its time is often the one that it was reported with before.
+        told = self._settled and self.finished and self._pacing is None and status == self._composed
+        if not told:
+            self.send()
 
     def accepted(self) -> None:
         """The provider has taken the pod on: from now on its word counts, and not ours."""
@@ -236,6 +241,7 @@ class PodReport:
         self._unsure = ""  # a write before this one has failed, and what was heard meanwhile is taken in now
         if self.status is None:
             return None
+        self._composed = self.status
         patch = statuses.patch_of(self._pod, self.current, self._wanted(self.status))
         self._settled = patch is None
         return patch
