@@ -210,10 +210,10 @@ def reply(body: bytes, *, status: int = 200, length: int | None = None, **header
 
 
 @asynccontextmanager
-async def scripted(context: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
+async def scripted(context: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[Scripted]:
     """A `Scripted` server on loopback."""
     server = Scripted()
-    listening = await asyncio.start_server(server.handle, "127.0.0.1", 0, ssl=context)
+    listening = await asyncio.start_server(server.handle, "127.0.0.1", port, ssl=context)
     server.address = "127.0.0.1:%d" % listening.sockets[0].getsockname()[1]  # noqa: UP031
     async with listening:
         yield server

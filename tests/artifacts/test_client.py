@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -16,9 +19,11 @@ from hypothesis import strategies as st
 
 from tests.artifacts.modules import descriptor, manifest, module, serve, sha
 from tests.artifacts.registries import Request, Scripted, reply, scripted
+from tests.authority import Authority
 from wasmlet.artifacts.credentials import Credential, Keyring, auths_of
 from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, Unavailable
-from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.artifacts.hosts import RegistryConfig, own_endpoint
+from wasmlet.artifacts.http import Http
 from wasmlet.artifacts.pull import Puller, PullLimits
 from wasmlet.artifacts.references import parse
 from wasmlet.artifacts.store import Store
@@ -116,6 +121,21 @@ async def test_busy_registries_are_asked_again_when_they_like(servers: tuple[Scr
     assert pauses[0] == 17
     assert 20 <= pauses[1] <= 40
     assert 0 < pauses[2] < 5
+
+
+async def test_a_registry_that_is_down_at_first_may_have_tls(tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*Authority(tmp_path).certificate("127.0.0.1"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = RegistryConfig(insecure_registries=(f"127.0.0.1:{port}",))
+    endpoint = own_endpoint(config, f"127.0.0.1:{port}")
+    async with Http(config, FakeClock()) as http:
+        with pytest.raises(Unavailable, match="Connection refused"):
+            async with http.answer("GET", await http.base(endpoint), headers={}, authorization=None):
+                pass
+        async with scripted(context, port):
+            assert (await http.base(endpoint)).scheme == "https"
 
 
 async def test_a_registry_that_stays_busy(servers: tuple[Scripted, Scripted], store: Store) -> None:

@@ -65,7 +65,7 @@ class Http:
         """The base URL of an endpoint, up to `/v2/`. If its scheme is not known, this tries which one works."""
         scheme = endpoint.scheme or self._schemes.get(endpoint.host)
         if scheme is None:
-            scheme = self._schemes[endpoint.host] = await self._found(endpoint)
+            scheme = await self._found(endpoint)
         try:
             return httpx.URL(f"{scheme}://{endpoint.host}{endpoint.path}/v2/")
         except httpx.InvalidURL as error:
@@ -76,6 +76,15 @@ class Http:
             async with self._clients[False].stream("GET", f"https://{endpoint.host}/v2/"):
                 return "https"
         return "http"
+
+    def _note(self, url: httpx.URL, status: int) -> None:
+        """Remember by which scheme a server has answered, if it is one that may have either.
+
+        One that has not answered may have been down when its scheme was tried.
+        """
+        scheme, host = _origin(url)
+        if host in self._config.insecure_registries and status != 400:  # which a server of TLS says to plain HTTP
+            self._schemes.setdefault(host, scheme)
 
     @contextlib.asynccontextmanager
     async def answer(
@@ -104,6 +113,7 @@ class Http:
                     method, url, headers=kept, content=content() if content is not None else raw
                 )
                 response = await client.send(request, stream=True)
+            self._note(url, response.status_code)
             try:
                 location = response.headers.get("Location")
                 if response.status_code not in _REDIRECTS or location is None or method not in ("GET", "HEAD"):
