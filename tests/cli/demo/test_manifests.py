@@ -6,6 +6,8 @@ import asyncio
 import re
 from pathlib import Path
 
+import wasmtime
+
 from tests.cli.demo.harness import PATIENCE, POD, wasmlet
 from wasmlet.cli.demo import demo as demo_module
 from wasmlet.cli.demo.manifests import objects_of
@@ -102,6 +104,22 @@ async def test_a_module_is_run_with_its_arguments(printing: Path) -> None:
         code, output = await demo.end()
     assert code == 1
     assert "Error: the pod ended as Failed; exit code 7 (Error)" in output
+
+
+async def test_a_line_without_end_is_shown_in_part(tmp_path: Path) -> None:
+    long = """(module
+      (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 64)
+      (func (export "_start")
+        (memory.fill (i32.const 16) (i32.const 120) (i32.const 3145728))
+        (i32.store (i32.const 0) (i32.const 16))
+        (i32.store (i32.const 4) (i32.const 3145728))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
+    (tmp_path / "long.wasm").write_bytes(wasmtime.wat2wasm(long))
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "long.wasm")) as demo:
+        code, output = await demo.end()
+    assert code == 0, output[:2000]
+    assert re.search(r"^  \| x{60000,} \.\.\. \(2\.9\d\d? MiB more\)$", output, re.MULTILINE)
 
 
 async def test_each_instance_of_a_container_is_shown_once() -> None:

@@ -18,10 +18,13 @@ import orjson
 from wasmlet.errors import NotFound
 from wasmlet.kube import Client, errors, paths
 from wasmlet.model.pod import Pod, PodKey
+from wasmlet.sizes import size
 
 PATIENCE_SECONDS = 30.0
 COMPILE_SECONDS = 600.0
 """How much longer the demo waits for a pod while its module is compiled: longer than the node itself does."""
+LONGEST_LINE = 64 * 1024
+"""How many bytes of a line of a log are shown."""
 FUTILE_SECONDS = {
     "CreateContainerError": 0.0,
     "CreateContainerConfigError": 5.0,  # a manifest may have the ConfigMap behind the pod
@@ -162,13 +165,13 @@ class _Log:
             await self._show_earlier()  # before the request: the present instance may write nothing for long
             try:
                 async with self.client.stream(f"{paths.pod(self.pod)}/log", params) as content:
-                    await self._show_lines(content)
+                    await self._show_lines(_pieces(content))
             except errors.ApiError as error:
                 self.say(f"  the log cannot be read: {error}")
 
-    async def _show_lines(self, content: AsyncIterable[bytes]) -> None:
+    async def _show_lines(self, pieces: AsyncIterable[bytes]) -> None:
         seen, begun = self.last, False
-        async for line in content:
+        async for line in _lines(pieces):
             if not begun:
                 # The instance that we know of may have ended since, and this be the log of its successor.
                 await self._show_earlier()
@@ -192,14 +195,28 @@ class _Log:
             self.say(self.prefix + text)
 
 
+async def _pieces(content: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
+    while piece := await content.read(LONGEST_LINE):
+        yield piece
+
+
 async def _lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    rest = b""
+    """The lines without their ends; of one that is very long its beginning, and how much there is more."""
+    line, length = bytearray(), 0
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line
-    if rest:
-        yield rest
+        for number, part in enumerate(piece.split(b"\n")):
+            if number:
+                yield _shortened(line, length)
+                line, length = bytearray(), 0
+            line += part[: LONGEST_LINE - len(line)]
+            length += len(part)
+    if length:
+        yield _shortened(line, length)
+
+
+def _shortened(line: bytearray, length: int) -> bytes:
+    more = f" ... ({size(length - len(line))} more)" if length > len(line) else ""
+    return bytes(line) + more.encode()
 
 
 def _waiting(pod: Pod) -> str:
