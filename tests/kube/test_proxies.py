@@ -108,3 +108,25 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(at: At) -> Non
         with pytest.raises(errors.Unreachable, match=r"407") as raised:
             await reached(at.file("k", at.config(None, {"server": "https://api.test", "proxy-url": url})))
     assert "hunter2" not in str(raised.value)
+
+
+async def test_a_proxy_without_a_tunnel_is_told_where_a_request_is_for_and_by_whom(at: At) -> None:
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://me:hunter2@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        cluster = {"server": "http://api.test:8080/prefix", "proxy-url": url}
+        async with Client(await load_identity(at.file("k", at.config(None, cluster)))) as client:
+            for _ in range(2):
+                await client.get("/api/v1", limit="1")
+    for head in asked:
+        lines = head.split("\r\n")
+        assert lines[:2] == ["GET http://api.test:8080/prefix/api/v1?limit=1 HTTP/1.1", "Host: api.test:8080"]
+        assert "Proxy-Authorization: Basic bWU6aHVudGVyMg==" in lines
+    assert len(asked) == 2

@@ -17,7 +17,7 @@ from wasmlet.kube.config import Identity
 from wasmlet.kube.connections import CONNECT_SECONDS, KEPT_SECONDS, connector, is_socks
 from wasmlet.kube.wire import READ_BYTES, Answer, Broken, Connection
 
-_REPEATABLE = frozenset(("GET", "HEAD", "PUT", "DELETE"))
+_REPEATABLE = frozenset(("GET", "PUT", "DELETE"))
 _OURS = "User-Agent: wasmlet\r\nAccept: application/json\r\n"
 _LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
