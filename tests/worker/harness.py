@@ -129,7 +129,7 @@ class Shim:
         spec = os.memfd_create("spec")
         module = os.memfd_create("module")
         try:
-            words = {"args": args, "env": more.pop("env", []), "memory": None}
+            words = {"args": args, "env": more.pop("env", []), "memory": None, "mounts": more.pop("mounts", [])}
             if "network" in more:  # a grant
                 grant = more["network"]
                 of_tcp = (port for port in grant.ports if port.protocol == TCP)

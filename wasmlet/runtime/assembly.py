@@ -20,7 +20,7 @@ from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.files import pod_users
 from wasmlet.runtime.files.claims import Claims, Directory
 from wasmlet.runtime.files.memory import Memory
-from wasmlet.runtime.files.volumes import Storage
+from wasmlet.runtime.files.storage import Storage
 from wasmlet.runtime.handlers import Handlers
 from wasmlet.runtime.images.compiler import Compiler
 from wasmlet.runtime.images.facts import Facts

@@ -11,7 +11,7 @@ import structlog
 
 from wasmlet.concurrency import in_thread
 from wasmlet.errors import WasmletError
-from wasmlet.runtime.files.volumes import Storage
+from wasmlet.runtime.files.storage import Storage
 from wasmlet.runtime.images.compiler import Compiler
 from wasmlet.runtime.images.registries import Registries
 

@@ -47,7 +47,7 @@ from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.config import RuntimeConfig
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.files import spread, volume_rules
-from wasmlet.runtime.files.volumes import PODS
+from wasmlet.runtime.files.storage import PODS
 from wasmlet.runtime.handlers import engines_of
 from wasmlet.runtime.logs import reader as logs
 from wasmlet.runtime.logs.inotify import Watcher

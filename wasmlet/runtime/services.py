@@ -18,7 +18,7 @@ from wasmlet.runtime import resizing
 from wasmlet.runtime.changes import Changes
 from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.pod_users import PodUsers
-from wasmlet.runtime.files.volumes import Storage
+from wasmlet.runtime.files.storage import Storage
 from wasmlet.runtime.handlers import Handlers
 from wasmlet.runtime.images.facts import Facts
 from wasmlet.runtime.images.images import Images

@@ -27,6 +27,8 @@ from .grants import Grant, places_of
 
 EXEC_COMMAND = "exec-command"
 """An entry of `Greeting.extensions`: the shim supports `Exec.command`."""
+MAKE_MESSAGE = "make-message"
+"""An entry of `Greeting.extensions`: the shim supports `make` in `Run.message`."""
 NETWORK = "network"
 """An entry of `Greeting.extensions`: the shim supports `Run.network`, so containers may have sockets."""
 
@@ -259,17 +261,24 @@ class Detach(Request):
 
 @dataclasses.dataclass(frozen=True)
 class Forget(Request):
-    """Drop the records of containers that have ended."""
+    """Drop the records of containers that have ended.
+
+    Attributes:
+        logs: remove their logs, too, and the directories that are empty then. The answer's `left` has the ids for which
+            that is not certain: the log has more files, or belongs to another container, too. (Shims that do not know
+            this field remove nothing.)
+    """
 
     OPERATION = "forget"
     ids: tuple[str, ...]
+    logs: bool = False
 
     @classmethod
     def of(cls, message: wire.Message) -> Forget:
         ids = message.get("ids") or []
         if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
             raise wire.WireError(f"expected ids of containers, found {str(ids)[:80]!r}")
-        return cls(tuple(ids))
+        return cls(tuple(ids), message.get("logs") is True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ Node loop to shim, each with a number `n` that the reply repeats as `re`:
 | `attach` | `id`, to its output | `token`, `position` in the log |
 | `attach` | `id`, `stdin`: true | `token`; descriptor: the end of its stdin to write to, if it has one |
 | `detach` | `token` | nothing |
-| `forget` | `ids` of containers that have ended | `count` |
+| `forget` | `ids` of containers that have ended, `logs`: whether theirs go, too | `count`, and with `logs` `left` |
 | `shutdown` | `force`: also where containers run | nothing |
 
 A reply has `ok` (an object) or `error` (a text). A `zygote` is `{"python": path, "module": path, "version": text}`;
@@ -36,9 +36,12 @@ a terminal), `within` (for such a worker: absolute paths of directories that oth
 is all that it may open beside the mounts of the first), and true or false: `stdin` (the guest's stdin is held open for
 those who attach, else it is empty), `stdin_once` (it is closed when the first of them leaves), `tty` (its streams are
 one terminal's). `message` says where the container leaves its termination message: `mount` (a number from 0, or null)
-and `path` in it, and `logs` (whether its output will do). `network` is a `grants.Grant`: the container gets a control
-socket, by which its process asks the broker for sockets (`packets`); without it, it has none. An exec in a container
-has no control socket. An older shim does not know that; `extensions` of `hello` has `network` where it is known.
+and `path` in it, and `logs` (whether its output will do). With `make`, a path below `pods/`, the mount of that number
+has no descriptor: the shim makes a directory there, with an empty file `path`, both of `user` (a number, or null for
+the shim's own). An older shim does not know that; `extensions` of `hello` has `make-message` where it is known.
+`network` is a `grants.Grant`: the container gets a control socket, by which its process asks the broker for sockets
+(`packets`); without it, it has none. An exec in a container has no control socket. An older shim does not know that;
+`extensions` of `hello` has `network` where it is known.
 With `wait` true, the reply is the next event of the container: `event`, `container` and `re`. It tells that the guest
 has begun or ended, or that it is still starting.
 

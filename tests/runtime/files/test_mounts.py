@@ -15,15 +15,19 @@ import pytest
 
 from benchmarks.guest import SLEEPER, image_of
 from tests.descriptors import open_descriptors
-from tests.runtime.files.test_volumes import CONFIG, mounts, pod_directory, settings, with_volume
+from tests.runtime.files.test_volumes import CONFIG, memory_directory, mounts, pod_directory, settings, with_volume
 from tests.runtime.harness import Runtime, pod_of
 from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
-from wasmlet.model.status import Running
+from wasmlet.model.status import ContainerStatus, Running, Waiting
 from wasmlet.runtime.files import beneath, volume_rules
+from wasmlet.runtime.files import mounts as mounts_module
+from wasmlet.runtime.files import storage as storage_module
+from wasmlet.runtime.files import volumes as volumes_module
 from wasmlet.runtime.files.hostpath import HostPaths
 from wasmlet.runtime.files.mounts import MountRequest, mounted
+from wasmlet.runtime.shim.client import ShimClient
 
 EMPTY: dict[str, Any] = {"emptyDir": {}}
 LIBC = ctypes.CDLL(None)
@@ -357,10 +361,68 @@ async def test_no_descriptor_is_left(runtime: Runtime, image: str) -> None:
     assert isinstance((await runtime.running(key)).state, Running)
 
 
+def backs_off(status: ContainerStatus) -> bool:
+    return isinstance(status.state, Waiting) and status.state.reason == "CrashLoopBackOff"
+
+
 async def test_staged_files_of_earlier_instances_go(runtime: Runtime, image: str) -> None:
-    key = await runtime.create(pod_of("exit", "1", image=image, restart="OnFailure"))
-    await runtime.main(key, lambda status: status.restart_count == 1 and status.last_state is not None)
+    left = pod_of("put", "/dev/more", "x", "exit", "1", image=image, restart="OnFailure")
+    key = await runtime.create(left)
+    await runtime.main(key, lambda status: status.restart_count == 1 and backs_off(status))
     assert os.listdir(pod_directory(runtime)) == ["main.1-1"]
+    assert os.listdir(memory_directory(runtime)) == ["main.1-2"]
+    await runtime.provider.delete_pod(key, 0)
+    assert not pod_directory(runtime).exists()
+    assert not memory_directory(runtime).exists()
+
+
+async def test_what_was_staged_on_disk_goes_with_its_instance(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("put", "/dev/termination-log", "x", "exit", "1", image=image, restart="Always"))
+    await runtime.main(key, lambda status: status.restart_count == 1 and backs_off(status))
+    assert not pod_directory(runtime).exists()
+    assert os.listdir(memory_directory(runtime)) == ["main.1-2"]
+
+
+async def test_a_pod_with_nothing_but_the_kubelets_files_takes_no_thread_for_them(
+    runtime: Runtime, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"secret": {"secretName": "s"}}
+    inputs = Inputs(secrets={"s": {"metadata": {"name": "s"}, "data": {"key": "aHVzaAo="}}})
+    handed = list[str]()
+    for module in (mounts_module, storage_module, volumes_module):
+        in_thread = module.in_thread
+
+        async def counted(
+            work: Callable[..., Any],
+            *args: Any,
+            in_thread: Any = in_thread,
+            name: str = module.__name__,
+            **more: Any,
+        ) -> Any:
+            handed.append(name)
+            return await in_thread(work, *args, **more)
+
+        monkeypatch.setattr(module, "in_thread", counted)
+    for number in range(3):
+        handed.clear()
+        pod = with_volume("cat", "/v/key", "cat", "/etc/hostname", image=image, source=source)
+        key = await runtime.create(pod, inputs)
+        assert await runtime.output(key) == b"hush\nweb\n"
+        await runtime.provider.delete_pod(key, 0)
+        assert not pod_directory(runtime).exists()
+        assert not memory_directory(runtime).exists()
+        assert number == 0 or handed == []  # the first one finds the directory in memory
+
+
+async def test_an_older_shim_makes_no_directories(
+    runtime: Runtime, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ShimClient, "makes_directories", False)
+    key = await runtime.create(pod_of("put", "/dev/termination-log", "DONE", image=image))
+    assert (await runtime.ended(key)).message == "DONE"
+    await runtime.provider.delete_pod(key, 0)
+    assert not pod_directory(runtime).exists()
+    assert not memory_directory(runtime).exists()
 
 
 async def test_what_can_find_no_file_gets_none_unless_it_mounts_a_volume(runtime: Runtime, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ block.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from wasmlet.model.volumes import VolumeFile
 from wasmlet.runtime.files.beneath import remove
@@ -22,7 +23,13 @@ _NEW = "..data_tmp"
 
 
 def write(
-    directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None = None
+    directory: Path,
+    files: Sequence[VolumeFile],
+    now: datetime,
+    group: int | None,
+    user: int | None = None,
+    *,
+    new: bool = False,
 ) -> bool:
     """Make the directory contain exactly these files. Returns whether anything had to change.
 
@@ -31,33 +38,35 @@ def write(
         now: the time for the name of the new directory.
         group: the pod's fsGroup, which gets the files and may read them; None for none.
         user: the pod's own user (`pod_users`), which owns the files, as root does in a container; None for none.
+        new: the volume was made just now, and nothing is in it.
     """
     wanted = {file.path: (file.data, _mode(file.mode, group)) for file in files}
-    link = directory / DATA
-    before = os.readlink(link) if link.is_symlink() else None
+    link = f"{directory}/{DATA}"
+    before = os.readlink(link) if not new and os.path.islink(link) else None
     if before is not None and _owned(directory / before, user) and dict(_content(directory / before)) == wanted:
         return False
     name = f"..{now:%Y_%m_%d_%H_%M_%S}.{secrets.token_hex(5)}"
-    whole = directory / name
+    whole = f"{directory}/{name}"
     _make(whole, group, user)
+    made = {""}
     for path, (data, mode) in wanted.items():
-        file = whole / path
-        for parent in reversed(file.relative_to(whole).parents[:-1]):
-            if not (whole / parent).is_dir():
-                _make(whole / parent, group, user)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(data)
-            give(descriptor, group, user)
-            os.fchmod(descriptor, mode)
+        for parent in reversed(PurePath(path).parents[:-1]) if "/" in path else ():
+            if str(parent) not in made:
+                _make(f"{whole}/{parent}", group, user)
+                made.add(str(parent))
+        _write_file(f"{whole}/{path}", data, mode, group, user)
     names = {path.split("/", 1)[0] for path in wanted}
     for visible in names:
-        if not (directory / visible).is_symlink():
-            (directory / visible).symlink_to(f"{DATA}/{visible}")
-    new = directory / _NEW
-    new.unlink(missing_ok=True)
-    new.symlink_to(name)
-    new.rename(link)
+        if new or not os.path.islink(f"{directory}/{visible}"):
+            os.symlink(f"{DATA}/{visible}", f"{directory}/{visible}")
+    if new:
+        os.symlink(name, link)
+        return True
+    replaced = f"{directory}/{_NEW}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(replaced)
+    os.symlink(name, replaced)
+    os.rename(replaced, link)
     for entry in os.scandir(directory):
         if entry.is_dir(follow_symlinks=False):
             if entry.name != name:
@@ -67,10 +76,27 @@ def write(
     return True
 
 
-def _make(directory: Path, group: int | None, user: int | None) -> None:
-    directory.mkdir()
+def _make(directory: str, group: int | None, user: int | None) -> None:
+    os.mkdir(directory)
     give(directory, group, user)
-    directory.chmod(0o755 if group is None else 0o2755)
+    os.chmod(directory, 0o755 if group is None else 0o2755)
+
+
+def _write_file(path: str, data: bytes, mode: int, group: int | None, user: int | None) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(descriptor, data)
+        give(descriptor, group, user)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it to an open file."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _mode(mode: int, group: int | None) -> int:
@@ -89,7 +115,7 @@ def _owned(directory: Path, user: int | None) -> bool:
     return user is None or directory.stat().st_uid == user
 
 
-def give(file: int | Path, group: int | None, user: int | None) -> None:
+def give(file: int | str | Path, group: int | None, user: int | None) -> None:
     """Change the owner and group of a file, if this process may do that. Without a group, the user's own is set.
 
     Without root, guests run as the user who owns the file.

@@ -6,7 +6,7 @@ what is made at each start of a pod or container (`network.address`, `staging`),
 The files of secret, projected and downwardAPI volumes are in one directory of the node in /dev/shm, with mode 0700;
 the link `memory` in the state directory leads to it. An emptyDir of medium Memory is a tmpfs of its own if this
 process may mount one (root), so that the kernel limits its size. Otherwise it is in /dev/shm, too, and its size is
-measured. Without /dev/shm, all of this is in the state directory. All functions block.
+measured. Without /dev/shm, all of this is in the state directory. All functions but `Memory.at_hand` block.
 """
 
 from __future__ import annotations
@@ -41,11 +41,23 @@ class Memory:
         self._fallback = state_dir
         self._known = Path()
         """Where the link led when it was looked at last: a path is long in the making."""
+        self._quick = False
+        """Whether that is in memory."""
 
     def find(self) -> Path:
         """The directory; it is made at the first call. Without /dev/shm it is the state directory itself."""
         with _making:
             return self.existing() or self._make()
+
+    def at_hand(self) -> Path | None:
+        """The directory where it was found before and is in memory, so that no disk is needed for what is done there.
+
+        None: another method has to find it first, which may block, or there is no such directory.
+        """
+        try:
+            return self._known if self._quick and _is_ours(os.lstat(self._known)) else None
+        except OSError:
+            return None
 
     def _make(self) -> Path:
         try:
@@ -62,7 +74,7 @@ class Memory:
         except OSError:
             made.rmdir()
             raise
-        return made
+        return self.existing() or made
 
     def existing(self) -> Path | None:
         """The directory, if it exists: after a reboot it is gone, and only the link is left."""
@@ -73,9 +85,10 @@ class Memory:
             return None
         target = self._known
         if str(target) != where:
-            target = self._known = Path(where)
-        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-        return target if ours else None
+            target, self._quick = Path(where), False
+            self._known = target
+            self._quick = target.parent == SHARED and _in_memory(SHARED)
+        return target if _is_ours(found) else None
 
     def close(self) -> None:
         """Remove the directory if nothing is in it."""
@@ -109,6 +122,11 @@ def unmount(directory: Path) -> None:
         if _libc.umount2(os.fsencode(directory), ctypes.c_int(_MNT_DETACH | _UMOUNT_NOFOLLOW)) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(directory))
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    """Whether it is a directory that this user alone may use."""
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _in_memory(path: Path) -> bool:

@@ -39,6 +39,7 @@ from wasmlet.model.pod import Container, Pod, Raw
 from wasmlet.model.volumes import FILE_VOLUMES
 from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.image_files import ImageFiles
+from wasmlet.runtime.files.pod_users import User
 from wasmlet.runtime.files.staging import Opened, Owners, Places, Stage, cover, kubelet_files, staged_files
 from wasmlet.runtime.files.volume_rules import kind_of
 from wasmlet.runtime.files.volumes import PodVolumes
@@ -49,11 +50,16 @@ TERMINATION_LOG = "/dev/termination-log"
 
 @attrs.frozen
 class Mount:
-    """One directory of a guest's: `path` is the guest's, `descriptor` the host's (O_PATH)."""
+    """One directory of a guest's: `path` is the guest's, `descriptor` the host's (O_PATH).
+
+    Attributes:
+        make: where the shim makes the directory, relative to the state directory; there is no descriptor of it then.
+    """
 
     path: str
     descriptor: int
     read_only: bool
+    make: str = ""
 
 
 @attrs.frozen
@@ -71,7 +77,7 @@ class Mounts:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        return tuple(mount.descriptor for mount in self.entries)
+        return _descriptors(self.entries)
 
     def as_spec(self) -> list[dict[str, Any]]:
         """As the spec has them (see `wasmlet.worker.wire`)."""
@@ -106,31 +112,49 @@ class MountRequest:
 
 
 @contextlib.asynccontextmanager
-async def mounted(request: MountRequest, volumes: PodVolumes) -> AsyncIterator[Mounts]:
+async def mounted(request: MountRequest, volumes: PodVolumes, *, shim_makes: bool = False) -> AsyncIterator[Mounts]:
     """Open everything that a container mounts, for the time of the context.
+
+    Args:
+        shim_makes: the shim can make the directory of the termination message.
 
     Raises:
         Refused: a mount is not possible; names the field.
         OSError: the node's disk fails.
     """
     if request.empty and volumes.empty:
-        yield Mounts((), _message(request.container, (), _message_path(request.container)))
+        yield Mounts((), _message(request.container, (), _message_path(request.container), None))
         return
     opened: list[Mounts] = []
-    volumes.empty = False
-
-    def open_them() -> None:
-        opened.append(_open_all(request, volumes))
-
+    memory = _memory_that_will_do(request, volumes) if shim_makes else None
+    volumes.staged(request.container.name)
     try:
-        await in_thread(open_them)
+        if memory is not None:
+            with contextlib.suppress(OSError):  # there is no room in memory, or something has to be on disk
+                opened.append(_open_all(request, volumes, shim_makes, memory))
+        if not opened:
+            await in_thread(lambda: opened.append(_open_all(request, volumes, shim_makes, None)))
         yield opened[0]
     finally:
         for mounts in opened:
             wire.close(mounts.descriptors)
 
 
-def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
+def _memory_that_will_do(request: MountRequest, volumes: PodVolumes) -> Path | None:
+    """The directory in memory, if all that the container needs is there or can be made there: that takes no thread.
+
+    This takes the shim to make the directory of the termination message.
+    """
+    mounts = request.container.raw.get("volumeMounts") or ()
+    if request.image_files is not None or volumes.was_staged(request.container.name):
+        return None
+    if any(m.get("subPath") or m.get("subPathExpr") or not volumes.is_at_hand(m["name"]) for m in mounts):
+        return None
+    return volumes.storage.memory.at_hand()
+
+
+def _open_all(request: MountRequest, volumes: PodVolumes, shim_makes: bool, memory: Path | None) -> Mounts:
+    """Open and make all directories; only in memory where `memory` is given, and blocking otherwise."""
     pod, container, variables = request.pod, request.container, request.variables
     opened: list[Opened] = []
     entries: list[Mount] = []
@@ -153,24 +177,31 @@ def _open_all(request: MountRequest, volumes: PodVolumes) -> Mounts:
         if image is not None:
             entries[:0] = _image_mounts(image, covered, stages)  # some programs start in their first mount
             covered = [mount.path for mount in entries]
-        places = Places(volumes.storage, volumes.directory, container.name, request.attempt)
+        places = Places(volumes, container.name, request.attempt, memory)
         for path, stage in sorted(stages.items()):
             names = [posixpath.basename(name) for name in covered if posixpath.dirname(name) == path]
             if posixpath.dirname(message) == path and posixpath.basename(message) not in stage.files:
                 stage.message = posixpath.basename(message)
+            if shim_makes and stage.is_for_message and not names:
+                entries.append(Mount(path, -1, False, places.leave_to_shim(stage)))
+                continue
             directory = places.make(container, path, stage, names)
             entries.append(Mount(path, owners.staged(directory, stage), not stage.writable))
         _check_number(container, entries)
         left_out = tuple(image.left_out) if image is not None else ()
-        return Mounts(tuple(entries), _message(container, entries, message), left_out)
+        return Mounts(tuple(entries), _message(container, entries, message, volumes.user), left_out)
     except BaseException:
-        wire.close(entry.descriptor for entry in entries)
+        wire.close(_descriptors(entries))
         raise
     finally:
         wire.close(mount.descriptor for mount in opened)
         owners.close()
         if image is not None:
             image.close()
+
+
+def _descriptors(entries: Sequence[Mount]) -> tuple[int, ...]:
+    return tuple(mount.descriptor for mount in entries if not mount.make)
 
 
 def _stage_the_pods_own(
@@ -328,9 +359,12 @@ def _message_path(container: Container) -> str:
     return normal
 
 
-def _message(container: Container, entries: Sequence[Mount], path: str) -> dict[str, Any]:
+def _message(container: Container, entries: Sequence[Mount], path: str, user: User | None) -> dict[str, Any]:
     """Which mount the termination message is in, and where."""
     logs = container.raw.get("terminationMessagePolicy") == "FallbackToLogsOnError"
     top = cover([mount.path for mount in entries], path)
     number = next((number for number, mount in enumerate(entries) if mount.path == top and top != path), None)
-    return {"mount": number, "path": path[len(top) :].lstrip("/") or ".", "logs": logs}
+    message = {"mount": number, "path": path[len(top) :].lstrip("/") or ".", "logs": logs}
+    if number is not None and (directory := entries[number].make):
+        message |= {"make": directory, "user": None if user is None else user.id}
+    return message

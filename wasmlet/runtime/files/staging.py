@@ -2,7 +2,9 @@
 
 `mounts` says when they are needed. The files in them are hard links or copies. If a pod has a user of its own, it owns
 what is made here, and files from outside the pod go through `idmapped`. A directory that guests cannot write to is in
-memory, where making it takes a twentieth of the time. All functions block.
+memory, where making it takes a twentieth of the time. One that has nothing but the termination message is made by the
+shim: its single thread does in a few microseconds what takes a thread of the node loop many turns. All functions block,
+but those that are told to use nothing but memory.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from wasmlet.errors import Refused
 from wasmlet.model.hosts import Dns, hosts_file, resolv_conf, set_hostname
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
-from wasmlet.runtime.files import beneath, idmapped
+from wasmlet.runtime.files import atomic, beneath, idmapped
 from wasmlet.runtime.files.image_files import ImageFiles
-from wasmlet.runtime.files.volumes import PODS, PodVolumes, Storage, private
+from wasmlet.runtime.files.storage import PODS, instance_name, pod_in, private
+from wasmlet.runtime.files.volumes import PodVolumes
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +72,11 @@ class Stage:
     """The container's image, if it has this directory, too; its files are added."""
 
     @property
+    def is_for_message(self) -> bool:
+        """Whether there is nothing in it but the termination message."""
+        return bool(self.message) and not (self.files or self.made or self.image)
+
+    @property
     def may_be_in_memory(self) -> bool:
         """Whether it may lie in memory: no guest can fill it, and nothing is linked into it."""
         return not self.writable and self.image is None and all(mount.copied for mount in self.files.values())
@@ -80,34 +88,59 @@ class Stage:
 
 
 class Places:
-    """Where the staging directories of one instance of a container are; those of earlier instances are removed."""
+    """Where the staging directories of one instance of a container are; those of earlier instances are removed.
 
-    def __init__(self, storage: Storage, on_disk: Path, container: str, attempt: int) -> None:
+    Args:
+        memory: the directory of all pods in memory, if nothing else may be used; `make` raises OSError if that will not
+            do.
+    """
+
+    def __init__(self, volumes: PodVolumes, container: str, attempt: int, memory: Path | None) -> None:
         self._count = 0
-        self._name = f"{_start(container)}{attempt}"
-        self._disk = on_disk
-        self._memory = Path(f"{storage.memory.find()}/{PODS}/{on_disk.name}")
-        for base in {self._disk, self._memory}:
+        self._name = instance_name(container, attempt)
+        self._disk = volumes.directory
+        self._memory = pod_in(memory or volumes.storage.memory.find(), self._disk.name)
+        self._only_memory = memory is not None
+        self._traces = volumes.traces
+        if self._memory == self._disk:  # this machine has no directory in memory
+            self._traces.known = False
+        for base in () if self._only_memory else {self._disk, self._memory}:
             for earlier in staged_for(base, container):
                 beneath.remove(earlier)
 
     def make(self, container: Container, path: str, stage: Stage, names: Sequence[str]) -> str:
         """Make and fill a staging directory for this path of the guest; see `fill`. Where it is."""
-        self._count += 1
-        name = f"{self._name}-{self._count}"
+        name = self._next()
         if stage.may_be_in_memory:
             try:
                 return _make(f"{self._memory}/{name}", container, path, stage, names)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if self._only_memory or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 beneath.remove(self._memory / name)
+        if self._only_memory:
+            raise BlockingIOError(errno.EWOULDBLOCK, "what guests can write to has to be on disk")
+        self._traces.known = False
         return _make(f"{self._disk}/{name}", container, path, stage, names)
+
+    def leave_to_shim(self, stage: Stage) -> str:
+        """Where the shim is to make a directory for the termination message alone, relative to the state directory."""
+        name = self._next()
+        self._traces.staged[self._name] = (f"{name}/", f"{name}/{stage.message}")
+        return f"{PODS}/{self._disk.name}/{name}"
+
+    def _next(self) -> str:
+        self._count += 1
+        return f"{self._name}-{self._count}"
 
 
 def _make(directory: str, container: Container, path: str, stage: Stage, names: Sequence[str]) -> str:
     private(os.path.dirname(directory))
-    _make_directory(directory)
+    try:
+        _make_directory(directory)
+    except FileNotFoundError:  # the shim has removed the pod's directory meanwhile, which was empty
+        private(os.path.dirname(directory))
+        _make_directory(directory)
     fill(container, directory, stage, names)
     if stage.image is not None:
         stage.linked |= stage.image.add_to(directory, path, link=not stage.writable)
@@ -120,13 +153,9 @@ def staged_for(base: Path, container: str) -> list[Path]:
         names = os.listdir(base)
     except FileNotFoundError:
         return []
-    start = _start(container)
+    # No name of a container has a dot, and no other directory of a pod has one.
+    start = instance_name(container, "")
     return [base / name for name in names if name.startswith(start)]
-
-
-def _start(container: str) -> str:
-    """What their names begin with: no name of a container has a dot, and no other directory of a pod has one."""
-    return f"{beneath.file_name(container)}."
 
 
 class Owners:
@@ -271,9 +300,7 @@ def create(path: str, data: bytes, mode: int) -> None:
     """Make a file, with this mode whatever the umask is. By plain calls: each start of a container makes some."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        atomic.write_all(descriptor, data)
         os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)

@@ -13,117 +13,32 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock
 from wasmlet.concurrency import Event, first_of, in_thread
 from wasmlet.errors import MissingReference, WasmletError
 from wasmlet.failures import described
-from wasmlet.model.hosts import Dns
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.quantity import Quantity
 from wasmlet.model.volumes import FILE_VOLUMES, VolumeFile, volume_files
 from wasmlet.runtime.files import atomic, beneath, fs_group, memory
-from wasmlet.runtime.files.claims import ClaimedVolume, Claims
-from wasmlet.runtime.files.hostpath import HostPaths
+from wasmlet.runtime.files.claims import ClaimedVolume
 from wasmlet.runtime.files.pod_users import User
+from wasmlet.runtime.files.storage import IN_MEMORY, PLUGINS, Storage, Traces, instance_name, pod_in, private
 from wasmlet.runtime.files.volume_rules import CLAIMS, kind_of
 
 log = structlog.get_logger(__name__)
 
+MOST_AT_ONCE, MOST_BYTES_AT_ONCE = 32, 128 * 1024
+"""Files, and bytes in them, that are written to memory without a thread."""
+
 RETRIES = Backoff(0.5, 122.0, jitter=0.0)
 """The kubelet's pauses before a volume is tried again."""
-
-PLUGINS = {
-    "configMap": "kubernetes.io~configmap",
-    "downwardAPI": "kubernetes.io~downward-api",
-    "emptyDir": "kubernetes.io~empty-dir",
-    "image": "kubernetes.io~image",
-    "projected": "kubernetes.io~projected",
-    "secret": "kubernetes.io~secret",
-}
-PODS = "pods"
-"""Where in the state directory, and in the one in memory, the files of pods are."""
-IN_MEMORY = frozenset({"secret", "projected", "downwardAPI"})
-"""The volumes that a kubelet always has in memory."""
-
-
-@attrs.frozen
-class Storage:
-    """What the volumes of all pods of a node have in common.
-
-    Attributes:
-        state_dir: of the provider; volumes lie below its `pods`.
-        host_paths: what of the node's own files pods may have.
-        claims: where the volumes of claims are.
-        dns: what goes into pods' hosts and resolv.conf files.
-    """
-
-    state_dir: Path
-    memory: memory.Memory
-    host_paths: HostPaths
-    claims: Claims
-    dns: Dns
-
-    def directory(self, uid: str) -> Path:
-        """Everything on disk of one pod."""
-        return Path(f"{self.state_dir}/{PODS}/{beneath.file_name(uid)}")  # each pod asks for it a few times
-
-    def in_memory(self, uid: str) -> Path | None:
-        """Everything in memory of one pod, where there is a directory for that."""
-        base = self.memory.existing()
-        return Path(f"{base}/{PODS}/{beneath.file_name(uid)}") if base else None
-
-    def images(self) -> set[str]:
-        """Digests of the images that pods mount; blocks."""
-        found = self.state_dir.glob(f"pods/*/volumes/{PLUGINS['image']}/*/*")
-        return {path.name.replace("-", ":", 1) for path in found}
-
-    def remove(self, uid: str) -> None:
-        """Remove all files of a pod; blocks."""
-        directory = self.directory(uid)
-        volumes = f"{directory}/volumes/{PLUGINS['emptyDir']}"
-        for volume in _names(volumes):
-            memory.unmount(Path(volumes, volume))
-        beneath.remove(directory)
-        if kept := self.in_memory(uid):
-            beneath.remove(kept)
-
-    def close(self, running: bool) -> None:
-        """The node loop ends; blocks. Where nothing runs, secrets are removed; a pod's next start writes them again."""
-        base = self.memory.existing()
-        if base is None:
-            return
-        for name in () if running else _names(base / PODS):
-            volumes = base / PODS / name / "volumes"
-            for staged in _names(volumes.parent):
-                if staged != volumes.name:
-                    beneath.remove(volumes.parent / staged)
-            for kind in IN_MEMORY:
-                beneath.remove(volumes / PLUGINS[kind])
-            for directory in (volumes, volumes.parent):
-                with contextlib.suppress(OSError):  # an emptyDir is there
-                    directory.rmdir()
-        self.memory.close()
-
-    def remove_orphans(self, uids: set[str]) -> None:
-        """Remove the files of every pod but these: whose end was cut short, or that never ran; blocks."""
-        names = {beneath.file_name(uid) for uid in uids}
-        bases = [self.state_dir, *filter(None, [self.memory.existing()])]
-        found = {name for base in bases for name in _names(base / PODS)}
-        for name in found - names:
-            self.remove(name)
-
-
-def _names(directory: Path | str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
 
 
 class PodVolumes:
@@ -148,7 +63,18 @@ class PodVolumes:
         self.changed = Event()
         """The owner sets this when the pod or its inputs have changed."""
         self.empty = True
-        """Whether there is no file of the pod. The owner clears it for a pod that an earlier process began."""
+        """Whether there is no file of the pod."""
+        self.traces = Traces()
+        """What of it this process knows."""
+        self._at_hand = frozenset[str]()
+        """The volumes that are in memory, and may be opened at once."""
+        self._staged = frozenset[str]()
+        self._adopted = False
+
+    def adopt(self) -> None:
+        """The pod was begun by an earlier process, so there are files that this one has not made."""
+        self._adopted, self.empty = True, False
+        self.traces = Traces(known=False, light=False)
 
     @property
     def directory(self) -> Path:
@@ -202,21 +128,16 @@ class PodVolumes:
                 return []
             mounted = mounted_volumes(pod)
             wanted = [volume for volume in pod.spec.get("volumes") or () if volume["name"] in mounted]
-            failed = []
             self.empty = self.empty and not wanted
+            errors = await self._make(pod, wanted, inputs)
             for volume in wanted:
-                try:
-                    await self._make(pod, volume, inputs)
+                if volume["name"] in errors:
+                    self._say(errors[volume["name"]])
+                else:
                     self._made |= {volume["name"]}
-                except (WasmletError, OSError) as error:
-                    failed.append(volume)
-                    said = str(error)
-                    if not isinstance(error, MissingReference):  # whose message begins like this already
-                        said = f'MountVolume.SetUp failed for volume "{volume["name"]}" : {said}'
-                    self._say(said)
-            if not failed:
+            if not errors:
                 self._applied = (pod, inputs)
-            return [volume["name"] for volume in failed if not self._was_made(volume)]
+            return [volume["name"] for volume in wanted if volume["name"] in errors and not self._was_made(volume)]
 
     def _was_made(self, volume: Raw) -> bool:
         """Whether the volume was made before, perhaps by an earlier process; containers may run with what it has."""
@@ -224,22 +145,45 @@ class PodVolumes:
             return True
         return kind_of(volume) in FILE_VOLUMES and (self._directory(volume) / atomic.DATA).exists()
 
-    async def _make(self, pod: Pod, volume: Raw, inputs: Inputs) -> None:
+    async def _make(self, pod: Pod, volumes: Sequence[Raw], inputs: Inputs) -> dict[str, str]:
+        """Make or update these volumes; what takes no time at once, and all else in one thread.
+
+        Returns:
+            Why some could not be made, by name.
+        """
+        errors: dict[str, str] = {}
+        blocking: list[tuple[str, Callable[[], object]]] = []
+        for volume in volumes:
+            try:
+                if work := await self._begin(pod, volume, inputs):
+                    blocking.append((volume["name"], work))
+            except (WasmletError, OSError) as error:
+                errors[volume["name"]] = _said(volume["name"], error)
+        if blocking:
+            errors |= await in_thread(_all_of, blocking)
+        return errors
+
+    async def _begin(self, pod: Pod, volume: Raw, inputs: Inputs) -> Callable[[], object] | None:
+        """Make or update a volume. What of it may block is returned."""
         kind, name = kind_of(volume), volume["name"]
         if kind in FILE_VOLUMES:
-            files = volume_files(pod, volume, inputs)
-            directory, group, now = self._directory(volume), _group(pod), self._clock.now()
-            await in_thread(_write, directory, files, now, group, self._user_id)
-        elif kind == "emptyDir":
-            await in_thread(self._make_empty, pod, volume, inputs)
-        elif kind in CLAIMS:
+            files, now = volume_files(pod, volume, inputs), self._clock.now()
+            quick = kind in IN_MEMORY and self.traces.light and _are_few(files)
+            if quick and (base := self.storage.memory.at_hand()) is not None:
+                _write(pod_in(base, self._uid) / _below(volume), files, now, _group(pod), self._user_id)
+                self._at_hand |= {name}
+                return None
+            self._at_hand -= {name}
+            return partial(self._make_files, pod, volume, files, now)
+        if kind == "emptyDir":
+            return partial(self._make_empty, pod, volume, inputs)
+        if kind in CLAIMS:
             claimed = self._claimed[name] = await self.storage.claims.find(pod, volume, inputs)
             if claimed.gives_group and not self.read_only(volume):
-                await in_thread(_give_claim, pod, claimed.path)
-        elif kind == "image":
-            pass  # `pods.image_volumes` pulls it when a container that mounts it starts
-        else:
-            await in_thread(self._try, volume)
+                return partial(_give_claim, pod, claimed.path)
+        elif kind != "image":  # which `pods.image_volumes` pulls when a container that mounts it starts
+            return partial(self._try, volume)
+        return None
 
     def open(self, volume: Raw) -> int:
         """Open a volume that was made: a descriptor (O_PATH) of its directory or file, the caller's; blocks.
@@ -262,11 +206,29 @@ class PodVolumes:
             OSError: some are left.
         """
         if not self.empty:
-            await in_thread(self.storage.remove, self._uid)
-            self.empty = True
+            await self.storage.remove_pod(self._uid, self.traces)
+            self.traces, self.empty = Traces(), True
+
+    def is_at_hand(self, name: str) -> bool:
+        """Whether opening this volume takes no disk."""
+        return name in self._at_hand
+
+    def staged(self, container: str) -> None:
+        """Something may be made for an instance of this container from now on."""
+        self.empty = False
+        self._staged |= {container}
+
+    def unstaged(self, container: str, attempt: int) -> None:
+        """The shim has removed what it had made for this instance."""
+        self.traces.staged.pop(instance_name(container, attempt), None)
+
+    def was_staged(self, container: str) -> bool:
+        """Whether there may be something of an earlier instance."""
+        return container in self._staged or self._adopted
 
     def use_image(self, volume: Raw, digest: str, directory: Path) -> None:
         """Use this image directory for a volume, and record that the pod uses the image until it is gone; blocks."""
+        self.traces.known = False
         noted = self._directory(volume) / digest.replace(":", "-")
         private(noted.parent)
         noted.touch()
@@ -293,27 +255,55 @@ class PodVolumes:
             kept = self.storage.in_memory(self._uid)
             return kept / below if kept is not None and (kept / below).is_dir() else on_disk
         if kind in IN_MEMORY:
-            return self._memory_directory() / below
+            base = self.storage.memory.at_hand() if volume["name"] in self._at_hand else None
+            return (self._memory_directory() if base is None else pod_in(base, self._uid)) / below
         return on_disk
 
     def _memory_directory(self) -> Path:
-        return self.storage.memory.find() / PODS / beneath.file_name(self._uid)
+        return pod_in(self.storage.memory.find(), self._uid)
+
+    def _make_files(self, pod: Pod, volume: Raw, files: Sequence[VolumeFile], now: datetime) -> None:
+        self.traces.known = self.traces.light = False
+        _write(self._directory(volume), files, now, _group(pod), self._user_id)
 
     def _make_empty(self, pod: Pod, volume: Raw, inputs: Inputs) -> None:
         """Make an empty directory, once: what containers have put there stays."""
-        source, directory = volume["emptyDir"], self._directory(volume)
-        private(directory.parent)
-        directory.mkdir(exist_ok=True)
-        on_disk = directory == self.directory / _below(volume)
-        if source.get("medium") == "Memory" and on_disk and not directory.is_mount():
-            size = _memory_size(pod, source, inputs)
-            if os.geteuid() != 0 or not memory.mount(directory, size):
-                directory = self._memory_directory() / _below(volume)
-                private(directory.parent)
-                directory.mkdir(exist_ok=True)
+        source, below = volume["emptyDir"], _below(volume)
+        if source.get("medium") == "Memory":
+            self.traces.known = self.traces.light = False
+            directory = self._make_empty_in_memory(pod, volume, inputs)
+        else:
+            directory = self._make_on_disk(below)
         group = _group(pod)
         atomic.give(directory, group, self._user_id)
         directory.chmod(0o777 if group is None else 0o2777)
+
+    def _make_on_disk(self, below: Path) -> Path:
+        """Make a directory of the pod's, and those above it that are not known to be there."""
+        directory, made = self.directory / below, self.traces.directories
+        names = [f"{name}/" for name in (*reversed(below.parents[:-1]), below)]
+        try:
+            if not made:
+                private(self.directory)
+            for name in names:
+                if name not in made:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(f"{self.directory}/{name}", 0o700)
+                    made[name] = None
+        except FileNotFoundError:  # somebody has removed what we had made
+            private(directory)
+        return directory
+
+    def _make_empty_in_memory(self, pod: Pod, volume: Raw, inputs: Inputs) -> Path:
+        directory = self._directory(volume)
+        private(directory)
+        on_disk = directory == self.directory / _below(volume)
+        if on_disk and not directory.is_mount():
+            size = _memory_size(pod, volume["emptyDir"], inputs)
+            if os.geteuid() != 0 or not memory.mount(directory, size):
+                directory = self._memory_directory() / _below(volume)
+                private(directory)
+        return directory
 
     @property
     def _user_id(self) -> int | None:
@@ -361,23 +351,38 @@ def _give_claim(pod: Pod, directory: Path) -> None:
     fs_group.apply(directory, group, only_where_top_differs=policy == "OnRootMismatch")
 
 
-def private(directory: Path | str) -> None:
-    """Make a directory and those above it, for this user alone: a volume itself may be open to all."""
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        private(os.path.dirname(directory))
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, 0o700)
+def _are_few(files: Sequence[VolumeFile]) -> bool:
+    """Whether writing them to memory takes no time to speak of."""
+    return len(files) <= MOST_AT_ONCE and sum(len(file.data) for file in files) <= MOST_BYTES_AT_ONCE
+
+
+def _all_of(works: Sequence[tuple[str, Callable[[], object]]]) -> dict[str, str]:
+    """Do all of this; why some has failed, by name."""
+    errors: dict[str, str] = {}
+    for name, work in works:
+        try:
+            work()
+        except (WasmletError, OSError) as error:
+            errors[name] = _said(name, error)
+    return errors
+
+
+def _said(volume: str, error: Exception) -> str:
+    """The message of an event."""
+    if isinstance(error, MissingReference):  # whose message begins like this already
+        return str(error)
+    return f'MountVolume.SetUp failed for volume "{volume}" : {error}'
 
 
 def _write(directory: Path, files: Sequence[VolumeFile], now: datetime, group: int | None, user: int | None) -> None:
     private(directory.parent)
-    directory.mkdir(exist_ok=True)
-    directory.chmod(0o755)  # whatever this process's umask is
-    atomic.write(directory, files, now, group, user)
+    try:
+        os.mkdir(directory)
+        new = True
+    except FileExistsError:
+        new = False
+    os.chmod(directory, 0o755)  # whatever this process's umask is
+    atomic.write(directory, files, now, group, user, new=new)
 
 
 def _below(volume: Raw) -> Path:

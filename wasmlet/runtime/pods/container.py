@@ -63,6 +63,8 @@ class ContainerLife:
         self.hook_error = ""
         self.applied_resources: Raw = {}
         self.allocated: Raw | None = None
+        self.start_sent = False
+        """The shim was asked for an instance, and what has become of that is not known yet."""
         self.tried = Event()
         self.up = Event()
         self._post_start: Raw = {}
@@ -174,6 +176,7 @@ class ContainerLife:
 
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of an instance."""
+        self.start_sent = False
         self._denials.saw(record, self.say)
         seen = self.instances.saw(record, labels)
         if seen is Seen.NEW_INSTANCE:
@@ -288,8 +291,9 @@ class ContainerLife:
         """Keep the last two instances, as the kubelet does; the log and record of older ones go."""
         if old := self.instances.before(attempt):
             services = self.pod_life.services
-            await services.client.forget([record.id for record in old.values()])
-            await in_thread(services.remove_logs, [record.log for record in old.values()])
+            left = await services.client.forget([record.id for record in old.values()])
+            if left:
+                await in_thread(services.remove_logs, [record.log for record in old.values()])
             self.instances.drop(old)
 
     async def stop(self, grace: float, message: str, after: Sequence[str] = ()) -> None:

@@ -169,7 +169,12 @@ class ContainerRunner:
         limits = wanted.limits if wanted.limits.resources == resources else Limits.of(resources)
         self._life.given(resources)
         log_path = f"{self._life.pod_life.log_directory}/{self._life.name}.{attempt}.log"
-        return await launch.carry_out(ready, limits, log_path, services)
+        self._life.start_sent = True
+        try:
+            return await launch.carry_out(ready, limits, log_path, services)
+        except Exception:  # and not where this is cancelled: it may be started all the same
+            self._life.start_sent = False
+            raise
 
     def _warn(self, remarks: Sequence[tuple[str, str]]) -> None:
         for reason, message in remarks:

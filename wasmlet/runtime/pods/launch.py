@@ -101,7 +101,7 @@ async def prepared(
     async with (
         handler.compiler.artifact(module, announce_compile(shown, module, handler.engine)) as artifact,
         services.starts,
-        mounted(plan.mounts, volumes) as mounts,
+        mounted(plan.mounts, volumes, shim_makes=services.client.makes_directories) as mounts,
     ):
         yield Launch(plan, handler, artifact, mounts)
 

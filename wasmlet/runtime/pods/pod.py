@@ -144,7 +144,7 @@ class PodLife:
         before = self._records.get(record.id)
         self._records[record.id] = record
         if not self.accepted:
-            self.volumes.empty = False
+            self.volumes.adopt()
         if labels.user and self.services.users is not None:
             self.services.users.take(self.key.uid, labels.user)
         life = self.containers.get(labels.container)
@@ -153,6 +153,8 @@ class PodLife:
                 self, labels.container, labels.kind, "ContainerCreating"
             )
         life.saw(record, labels)
+        if record.ended and not record.made:
+            self.volumes.unstaged(labels.container, labels.attempt)
         if not record.ended:
             self.sandbox.listens(labels.container, labels.ports)
         elif life.record is record and (before is None or not before.ended):
@@ -340,10 +342,12 @@ class PodLife:
     async def end(self, grace: float) -> PodStatus:
         """End whatever runs, free everything, and return the last status; a cancelled call is gone on with."""
         final = await self.stop(grace)
-        await self.services.client.forget(list(self._records))
+        left = await self.services.client.forget(list(self._records))
+        if left or not self._records:
+            self._records.clear()
+            # Not before the shim has let go of them: it may still rename and compress some.
+            await self.services.log_removals.of(self.services.state_dir / self.log_directory)
         self._records.clear()
-        # Not before the shim has let go of them: it may still rename and compress some.
-        await self.services.log_removals.of(self.services.state_dir / self.log_directory)
         self.services.deferred.discard(self.key.uid)
         self.services.probe_counts.forget(self.key)
         if self.services.users is not None:

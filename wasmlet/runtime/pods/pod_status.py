@@ -47,7 +47,7 @@ def of_manifest(
 ) -> PodStatus:
     """The status of a pod, with its containers in the order of its manifest."""
     # Not before its containers have ended, and not after: the phase that they give is final, and has no reason.
-    lives = any(life.lives for life in containers.values())
+    lives = any(life.lives or life.start_sent for life in containers.values())
     failure = verdict.failure if verdict.failed or not lives else None
     return PodStatus(
         tuple(containers[c.name].status() for c in manifest.containers),

@@ -50,6 +50,8 @@ class ShimClient(ShimConnection):
         """Counts the starts that were cancelled after they were sent, and those of them that the shim has handled."""
         self._ended: dict[str, None] = {}
         """The containers whose records are to be dropped, in the order in which that was asked for."""
+        self._left: set[str] = set()
+        """Those whose records are dropped, but not all logs, as their callers have yet to be told."""
         self._forgetting = asyncio.Lock()
 
     async def run(self, request: messages.Run, spec: bytes, module: int, mounts: Sequence[int] = ()) -> ContainerRecord:
@@ -119,6 +121,11 @@ class ShimClient(ShimConnection):
         return descriptors
 
     @property
+    def makes_directories(self) -> bool:
+        """Whether the shim makes the directory of a termination message: an older shim does not."""
+        return messages.MAKE_MESSAGE in self._extensions
+
+    @property
     def takes_commands(self) -> bool:
         """Whether `exec_command` is possible: an older shim cannot."""
         return messages.EXEC_COMMAND in self._extensions
@@ -183,16 +190,24 @@ class ShimClient(ShimConnection):
         """Leave what `attach` gave; done soon. Where the connection was lost meanwhile, that has done it."""
         self._post(messages.Detach(token))
 
-    async def forget(self, container_ids: Sequence[str]) -> None:
-        """Drop the records of containers that have ended. What several callers want meanwhile goes in one message."""
+    async def forget(self, container_ids: Sequence[str]) -> list[str]:
+        """Drop the records and logs of containers that have ended. What several callers want goes in one message.
+
+        Returns:
+            Those of them in whose logs' directory something may be left.
+        """
         self._ended.update(dict.fromkeys(container_ids))
         async with self._forgetting:
             while not self._ended.keys().isdisjoint(container_ids):
                 some = tuple(itertools.islice(self._ended, MOST_FORGOTTEN))
-                await self._ask(messages.Forget(some))
+                reply = await self._ask(messages.Forget(some, logs=True))
+                self._left.update(reply.get("left", some))  # an older shim leaves all logs
                 for container_id in some:
                     self.records.pop(container_id, None)
                     self._ended.pop(container_id, None)
+        left = [container_id for container_id in container_ids if container_id in self._left]
+        self._left.difference_update(left)
+        return left
 
     async def warm(self, zygote: ZygoteKey, *, network: bool = False) -> None:
         """Have a zygote ready before it is needed, and with `network` what opens guests' sockets."""

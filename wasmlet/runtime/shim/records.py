@@ -55,6 +55,7 @@ class ContainerRecord:
     reason: str = ""
     message: str = ""
     fault: str = ""
+    made: str = ""
     refused: tuple[str, ...] = ()
     unheard: tuple[str, ...] = ()
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from .. import messages, wire
 from ..log import log_problem
 from ..loop import READ, WRITE, Loop, Timer
+from . import crilog
 from .containers import Container
 from .execs import Exec
 from .groups import Groups
@@ -53,7 +54,7 @@ class Operations(Protocol):
 
     def listed(self, record: Record) -> None: ...
 
-    def forget(self, names: Sequence[str]) -> int: ...
+    def forget(self, names: Sequence[str]) -> Mapping[str, str]: ...
 
     def hello(self, request: messages.Hello) -> None: ...
 
@@ -293,7 +294,10 @@ class Connection:
                 self._detach(request.token)
                 self._reply(number, {})
             case messages.Forget():
-                self._reply(number, {"count": shim.forget(request.ids)})
+                logs = shim.forget(request.ids)
+                gone = crilog.remove(logs) if request.logs else set()
+                left = {"left": [name for name in request.ids if name not in gone]} if request.logs else {}
+                self._reply(number, {"count": len(logs), **left})
             case messages.Shutdown():
                 shim.check_shutdown(request.force)
                 self._reply(number, {})
@@ -301,7 +305,7 @@ class Connection:
 
     def _greet(self, number: Any) -> None:
         shim = self._shim
-        extensions = (messages.EXEC_COMMAND, messages.NETWORK)
+        extensions = (messages.EXEC_COMMAND, messages.MAKE_MESSAGE, messages.NETWORK)
         greeting = messages.Greeting(wire.PROTOCOL, os.getpid(), shim.confinement, shim.groups.as_message(), extensions)
         self._reply(number, greeting.as_message())
 

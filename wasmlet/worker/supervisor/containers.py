@@ -25,7 +25,7 @@ from .groups import Group
 from .processes import Hooks, Process
 from .records import Record, fitting
 from .stages import Stage
-from .termination import TerminationMessage
+from .termination import TerminationMessage, made_of
 
 CHUNK = 64 * 1024
 """The most bytes read from one pipe per turn. Limits the shim's memory, and gives all containers their turn."""
@@ -80,6 +80,7 @@ class Container(Process):
         self._attached = 0
         self.execs: set[Process] = set()
         self._termination_message = TerminationMessage(settings.message, self._inherited[2:])
+        record.made = made_of(settings.message)
 
     @property
     def inherited(self) -> tuple[int, ...]:
@@ -253,6 +254,8 @@ class Container(Process):
     def _conclude(self) -> None:
         record = self.record
         record.message = ": ".join(filter(None, (record.message, self._termination_message.take(record.exit_code))))
+        if record.made and self._termination_message.clear(record.made):
+            record.made = ""
         if self._log.lost:
             note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
             record.message = f"{record.message}\n{note}".strip()

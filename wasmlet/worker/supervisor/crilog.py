@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 MAX_LINE = 16 * 1024
 """Bytes of a guest's line in one entry, as containerd has it."""
@@ -192,6 +192,32 @@ class LogFile:
             self._compress(f"{self._path}.{number - 1}")
         self.open()
         return True
+
+
+def remove(logs: Mapping[str, str]) -> set[str]:
+    """Remove these logs, as far as each is one file, and their directories where they are empty then.
+
+    Args:
+        logs: the paths, by any names.
+
+    Returns:
+        The names of those whose directory is gone.
+    """
+    for path in logs.values():
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    gone = {directory: _is_gone(directory) for directory in {os.path.dirname(path) for path in logs.values()}}
+    return {name for name, path in logs.items() if gone[os.path.dirname(path)]}
+
+
+def _is_gone(directory: str) -> bool:
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _make_directory(path: str) -> None:

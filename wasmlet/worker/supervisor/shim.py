@@ -22,6 +22,7 @@ from .. import messages, wire
 from ..fields import ZygoteKey
 from ..guest import confine
 from ..loop import READ, Loop, Timer
+from . import termination
 from .brokers import Broker, Network
 from .children import Child
 from .compression import Compressor
@@ -82,6 +83,7 @@ class Shim:
                 return self.records[request.id]
             if self._leaving:
                 raise wire.WireError("the shim is shutting down")
+            termination.make(request.message, descriptors)
             if not 2 <= len(descriptors) <= 2 + wire.MAX_MOUNTS:
                 raise wire.WireError(
                     f"expected two descriptors (spec, compiled module) and at most {wire.MAX_MOUNTS} more for mounts, "
@@ -162,13 +164,18 @@ class Shim:
             record.unheard.clear()
             self._store.save(record, record.encoded())
 
-    def forget(self, names: Sequence[str]) -> int:
-        """Drop the records of these containers, but keep those that have not ended; return how many were dropped."""
+    def forget(self, names: Sequence[str]) -> dict[str, str]:
+        """Drop the records of these containers, but keep those that have not ended.
+
+        Returns:
+            The logs of those that were dropped, by id.
+        """
         ended = [name for name in dict.fromkeys(names) if name in self.records and name not in self._running]
-        for name in ended:
-            self._compressor.forget(self.records.pop(name).log)
+        logs = {name: self.records.pop(name).log for name in ended}
+        for log in logs.values():
+            self._compressor.forget(log)
         self._store.remove(ended)
-        return len(ended)
+        return logs
 
     def hello(self, request: messages.Hello) -> None:
         """A node loop has greeted."""

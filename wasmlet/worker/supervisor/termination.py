@@ -15,10 +15,67 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import wire
+from ..fields import at_least
 
+PODS = "pods"
+"""The directory with the files of pods, in the state directory."""
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_FILE = 4096
 MAX_LOG = 2048
 MAX_LOG_LINES = 80
+
+
+def make(wanted: Any, descriptors: list[int]) -> None:
+    """Make the directory of a termination message with an empty file, if that is asked, and add it to the mounts.
+
+    Args:
+        wanted: as `message` of the operation `run` (see `wire`).
+        descriptors: of that operation; what is opened becomes one of them.
+
+    Raises:
+        wire.WireError: `wanted` is not of that form.
+        OSError: it cannot be made, or is there already.
+    """
+    directory = (wanted or {}).get("make")
+    if directory is None:
+        return
+    mount, name, user = wanted.get("mount"), wanted.get("path"), wanted.get("user")
+    parts = directory.split("/") if isinstance(directory, str) else []
+    if (
+        len(parts) != 3
+        or parts[0] != PODS
+        or not all(_is_name(part) for part in (*parts, name))
+        or not at_least(user, 0)
+        or type(mount) is not int
+        or not 0 <= mount <= len(descriptors) - 2
+    ):
+        raise wire.WireError(f"expected a directory to make below {PODS}/, found {str(wanted)[:200]!r}")
+    above, name_of_it = os.path.split(directory)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(above, 0o700)
+    opened = [os.open(above, _DIRECTORY)]
+    try:
+        os.mkdir(name_of_it, 0o700, dir_fd=opened[0])
+        made = os.open(name_of_it, _DIRECTORY, dir_fd=opened[0])
+        descriptors.insert(2 + mount, made)
+        os.chmod(f"/proc/self/fd/{made}", 0o755)  # whatever the umask is
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        opened.append(os.open(name, flags, 0o600, dir_fd=made))
+        os.fchmod(opened[1], 0o666)
+        if user is not None:
+            os.fchown(opened[1], user, user)
+            os.chown(name_of_it, user, user, dir_fd=opened[0], follow_symlinks=False)
+    finally:
+        wire.close(opened)
+
+
+def made_of(wanted: Any) -> str:
+    """The directory that was made; "" for none."""
+    return (wanted or {}).get("make") or ""
+
+
+def _is_name(part: Any) -> bool:
+    return isinstance(part, str) and part not in ("", ".", "..") and "/" not in part and "\0" not in part
 
 
 class TerminationMessage:
@@ -37,10 +94,7 @@ class TerminationMessage:
         mount, path = wanted.get("mount"), wanted.get("path", "")
         parts = path.split("/") if isinstance(path, str) else []
         if mount is not None and (
-            not isinstance(mount, int)
-            or not 0 <= mount < len(mounts)
-            or not parts
-            or any(part in ("", ".", "..") or "\0" in part for part in parts)
+            not isinstance(mount, int) or not 0 <= mount < len(mounts) or not parts or not all(map(_is_name, parts))
         ):
             raise wire.WireError(f"expected the number of a mount and a path in it, found {str(wanted)[:200]!r}")
         self._parts = parts
@@ -51,6 +105,22 @@ class TerminationMessage:
         """The container has written this to its log."""
         if self._tail is not None:
             self._tail = (self._tail + data[-MAX_LOG:])[-MAX_LOG:]
+
+    def clear(self, directory: str) -> bool:
+        """Remove the directory that was made for the message, and the one above it if it is empty.
+
+        Returns:
+            Whether it is gone; False where the guest has left more in it.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._parts[0], dir_fd=self._mount)
+            os.rmdir(directory)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):  # others are in it
+            os.rmdir(os.path.dirname(directory))
+        return True
 
     def take(self, exit_code: int) -> str:
         """The message of a container that has ended with this code."""
@@ -68,7 +138,7 @@ def _read(mount: int, parts: list[str]) -> bytes:
     opened = [mount]
     try:
         for part in parts[:-1]:
-            opened.append(os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened[-1]))
+            opened.append(os.open(part, _DIRECTORY, dir_fd=opened[-1]))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         opened.append(os.open(parts[-1], flags, dir_fd=opened[-1]))
         found = os.fstat(opened[-1])
