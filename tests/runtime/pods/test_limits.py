@@ -20,8 +20,7 @@ from tests.runtime.harness import PATIENCE, Runtime, pod_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.quantity import Quantity
-from wasmlet.runtime import RuntimeConfig
-from wasmlet.runtime.pods import limits
+from wasmlet.runtime import RuntimeConfig, resizing
 
 MEBIBYTE = 2**20
 MEMORY, CPU = may_limit("memory"), may_limit("cpu")
@@ -52,12 +51,12 @@ async def eventually(holds: Callable[[], bool]) -> None:
 
 def test_what_resources_come_to() -> None:
     given = {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "0.1001", "memory": "1Gi"}}
-    assert limits.as_message(given) == {"memory": 64 * MEBIBYTE, "cpu": 1500, "cpu_request": 101}
-    assert limits.as_message({}) == {"memory": None, "cpu": None, "cpu_request": None}
-    assert limits.as_message({"limits": {"cpu": "0", "memory": "0"}}) == {
+    assert resizing.as_message(given) == {"memory": 64 * MEBIBYTE, "cpu": 1500, "cpu_request": 101}
+    assert resizing.as_message({}) == {"memory": None, "cpu": None, "cpu_request": None}
+    assert resizing.as_message({"limits": {"cpu": "0", "memory": "0"}}) == {
         "memory": None, "cpu": None, "cpu_request": None,
     }  # fmt: skip
-    assert limits.memory({"limits": {"memory": "0.5"}}) == 1
+    assert resizing.memory_limit({"limits": {"memory": "0.5"}}) == 1
 
 
 async def test_what_keeps_guests_in_is_known(runtime: Runtime) -> None:
