@@ -18,7 +18,7 @@ from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.references import parse
 from wasmlet.cli.artifacts import pulled_image, registry_options, with_config
 from wasmlet.cli.execution import run_loop
-from wasmlet.cli.needs import manifest_of, needs_of
+from wasmlet.cli.needs import manifest_of, needs_of, pod_name
 from wasmlet.cli.output import format_option
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.sizes import size
@@ -102,8 +102,12 @@ async def _inspect(what: str, manifest: bool, output: str, config: RegistryConfi
     if manifest:
         import yaml
 
-        image = found.source["reference"] if file is None else f"file://{file}"
-        click.echo(yaml.safe_dump(manifest_of(found.binary, image, found.facts), sort_keys=False), nl=False)
+        if file is None:
+            image = found.source["reference"]
+            name = pod_name(parse(image).repository.rpartition("/")[2])
+        else:
+            image, name = f"file://{file}", pod_name(file.stem)
+        click.echo(yaml.safe_dump(manifest_of(found.binary, image, name, found.facts), sort_keys=False), nl=False)
     elif output == "json":
         click.echo(json.dumps(found.as_json(), indent=2))
     else:

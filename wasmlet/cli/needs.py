@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from wasmlet.cli.facts import Facts
 
 PORT = 8080
-_NAME = "app"
+_NAME_LENGTH = 63
 EGRESS = "wasmlet.dev/egress"
 _HOSTS = "HOST:PORT, ..."
 _KRUSTLET = "wasi_experimental_http"
@@ -49,11 +50,24 @@ def needs_of(binary: Binary, facts: Facts) -> Iterator[tuple[str, str]]:
         yield "a volume", f"mounted at any path, under the name by which it is asked for: {name}"
 
 
-def manifest_of(binary: Binary, image: str, facts: Facts) -> dict[str, Any]:
+def stays(binary: Binary, facts: Facts) -> bool:
+    """Whether it runs until its pod is deleted, as a server or an actor does; a command ends by itself."""
+    accepts = any(extern.name == "sock_accept" for extern in binary.imports)
+    return accepts or serves(binary) or facts.needs.serves or bool(facts.handler)
+
+
+def pod_name(text: str) -> str:
+    """The name of a pod and a container for the module that a file or a repository has, made of the name of that."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:_NAME_LENGTH].strip("-") or "module"
+
+
+def manifest_of(binary: Binary, image: str, name: str, facts: Facts) -> dict[str, Any]:
     """A pod that runs it, with a field for each thing that it needs."""
-    metadata: dict[str, Any] = {"name": _NAME}
-    container: dict[str, Any] = {"name": _NAME, "image": image}
+    metadata: dict[str, Any] = {"name": name}
+    container: dict[str, Any] = {"name": name, "image": image}
     spec: dict[str, Any] = {"runtimeClassName": facts.handler or "wasmlet", "containers": [container]}
+    if not stays(binary, facts):
+        spec["restartPolicy"] = "Never"
     if serves(binary) or facts.needs.serves:
         container["ports"] = [{"name": "http", "containerPort": PORT}]
         container["readinessProbe"] = {"httpGet" if facts.needs.serves else "tcpSocket": {"port": "http"}}

@@ -16,7 +16,7 @@ import orjson
 
 from wasmlet.artifacts import wasm
 from wasmlet.artifacts.wasm_reader import NotWasm
-from wasmlet.cli.needs import EGRESS, PORT, serves
+from wasmlet.cli.needs import EGRESS, PORT, pod_name, serves
 from wasmlet.controlplane.storage.kinds import KINDS, Kind
 from wasmlet.errors import ConfigError
 from wasmlet.kube.documents import read_all
@@ -70,7 +70,7 @@ def of_module(
     for words in (file.name, *arguments):
         if any("\ud800" <= character <= "\udfff" for character in words):
             raise ConfigError(f"expected a name and arguments in UTF-8, as a manifest holds them, found {words!r}")
-    name = re.sub(r"[^a-z0-9]+", "-", file.stem.lower())[:_NAME_LENGTH].strip("-") or "module"
+    name = pod_name(file.stem)
     container: dict[str, Any] = {"name": name, "image": f"file://./{quote(file.name)}"}
     if arguments:
         # The API expands $(NAME) in arguments; $$ is a dollar sign.
