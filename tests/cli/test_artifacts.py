@@ -185,7 +185,8 @@ def test_both_formats(address: str, tmp_path: Path) -> None:
 def test_what_a_user_gets_wrong(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:
     (tmp_path / "text").write_text("text")
     (tmp_path / "m.wasm").write_bytes(module())
-    assert why in wasmlet(tmp_path, *arguments, code=1).stderr
+    code = 2 if arguments[1] in ("--registry-mirrors", "--insecure-registries") else 1
+    assert why in wasmlet(tmp_path, *arguments, code=code).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.wasm", "text"]
 
 
@@ -206,4 +207,16 @@ def test_what_a_component_needs(tmp_path: Path) -> None:
     assert "needs      a grant" in wasmlet(tmp_path, "inspect", asks).stdout
     assert "needs" not in wasmlet(tmp_path, "inspect", HELLO).stdout
     plain = yaml.safe_load(wasmlet(tmp_path, "inspect", "--manifest", HELLO).stdout)
-    assert list(plain["spec"]["containers"][0]) == ["name", "image"]
+    assert plain["spec"]["containers"] == [{"name": "hello", "image": f"file://{HELLO}"}]
+    assert (plain["metadata"]["name"], plain["spec"]["restartPolicy"]) == ("hello", "Never")
+    assert "restartPolicy" not in pod["spec"]
+
+
+def test_imports_that_no_engine_has(tmp_path: Path) -> None:
+    asks = tmp_path / "asks.wasm"
+    asks.write_bytes(wasmtime.wat2wasm('(module (import "env" "foo" (func)) (func (export "_start")))'))
+    shown = wasmlet(tmp_path, "inspect", asks).stdout
+    assert re.search(
+        r"^refused .*wasmtime.*: the module imports what does not exist here: env\.foo", shown, re.MULTILINE
+    )
+    assert "refused" not in wasmlet(tmp_path, "inspect", HELLO).stdout

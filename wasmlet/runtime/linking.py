@@ -92,8 +92,12 @@ def unfit(path: Path, links: Links, engine: str) -> str:
         found = wasm.read_file(path)
     except NotWasm:
         return ""
-    reasons = _of_component(found, links, engine) if found.component else _of_module(found, links, engine)
-    return "; ".join(reasons)
+    return unlinked(found, links, engine)
+
+
+def unlinked(found: Binary, links: Links, engine: str) -> str:
+    """The same of a file that was read."""
+    return "; ".join(_of_component(found, links, engine) if found.component else _of_module(found, links, engine))
 
 
 @attrs.frozen
