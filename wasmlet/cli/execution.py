@@ -19,10 +19,14 @@ EXIT_CODES = """\b
 Exit codes:
   0    It did what it was told to do. A node was told to end.
   1    It could not. A line on standard error says why.
-  2    The command line is wrong.
+  2    The command line is wrong, or the value of an option, wherever it comes from.
   130  Ctrl-C ended it.
   141  Nobody reads its output any more.
 """
+
+
+class BadOption(ConfigError):
+    """An option has a value that cannot be: on the command line, in its variable, or in the file of --config."""
 
 
 def need_linux() -> None:
@@ -137,4 +141,4 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 def fail(error: WasmletError) -> NoReturn:
     """Say what is wrong and end the process."""
     click.echo(f"Error: {error}", err=True)
-    sys.exit(1)
+    sys.exit(2 if isinstance(error, BadOption) else 1)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import attrs
 import click
 
+from wasmlet.cli.execution import BadOption
 from wasmlet.errors import ConfigError
 from wasmlet.names import did_you_mean
 from wasmlet.options import HELP, UNIT
@@ -71,10 +72,17 @@ def common() -> list[click.Parameter]:
 
 
 def instance_of(settings: type[T], values: dict[str, Any]) -> T:
-    """An instance from parsed values; those that are not set keep their defaults."""
+    """An instance from parsed values; those that are not set keep their defaults.
+
+    Raises:
+        BadOption: one of them is not taken.
+    """
     names = [field.name for field in attrs.fields(settings) if field.init]  # type: ignore[arg-type]
     given = {name: values[name] for name in names if values.get(name) is not None and values[name] != ()}
-    return settings(**given)
+    try:
+        return settings(**given)
+    except ConfigError as error:
+        raise BadOption(str(error)) from None
 
 
 def read_toml(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -86,15 +94,15 @@ def read_toml(context: click.Context, parameter: click.Parameter, path: Path | N
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not TOML: {error}") from None
+        raise BadOption(f"--config {path}: not TOML: {error}") from None
     known = {p.name: p for p in context.command.params if p.name and p is not parameter}
     for key, value in values.items():
         option = known.get(key.replace("-", "_"))
         if option is None:
             near = _nearest(key, sorted(name.replace("_", "-") for name in known))
-            raise ConfigError(f"--config {path}: there is no option {key!r}{near}")
+            raise BadOption(f"--config {path}: there is no option {key!r}{near}")
         if (expected := _unlike(option, value)) is not None:
-            raise ConfigError(f"--config {path}: {key}: expected {expected}, found {value!r}")
+            raise BadOption(f"--config {path}: {key}: expected {expected}, found {value!r}")
     context.default_map = {key.replace("-", "_"): value for key, value in values.items()}
     return path
 

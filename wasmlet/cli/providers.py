@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from wasmlet.cli.execution import BadOption
 from wasmlet.errors import ConfigError
 from wasmlet.names import not_installed
 from wasmlet.provider import Provider
@@ -26,11 +27,12 @@ def load(name: str) -> type[Provider]:
     """The provider class of that name.
 
     Raises:
-        ConfigError: it is not installed, or cannot be imported here.
+        BadOption: it is not installed.
+        ConfigError: it cannot be imported here.
     """
     points = installed()
     if name not in points:
-        raise ConfigError(not_installed("provider", name, points))
+        raise BadOption(not_installed("provider", name, points))
     try:
         provider = points[name].load()
     except Exception as error:
@@ -40,10 +42,10 @@ def load(name: str) -> type[Provider]:
     return provider
 
 
-def which() -> ConfigError:
+def which() -> BadOption:
     """The error where nobody has said which provider is meant."""
     found = ", ".join(installed()) or "none; try: pip install wasmlet-wasmtime"
-    return ConfigError(f"which provider? Give --provider NAME (installed: {found})")
+    return BadOption(f"which provider? Give --provider NAME (installed: {found})")
 
 
 def named(args: Sequence[str], without: str = "") -> str | None:
