@@ -27,12 +27,24 @@ from wasmlet.names import not_installed
             "(installed: wasmtime); did you mean 'wasmer'? It is not installed; try: pip install wasmlet-wasmer",
         ),
         ("wasmedge", ["wasmtime"], "(installed: wasmtime)"),
+        (
+            "wasmtim",
+            [],
+            "(installed: none); did you mean 'wasmtime'? It is not installed; try: pip install wasmlet-wasmtime",
+        ),
         ("zzz", [], "(installed: none); try: pip install wasmlet-wasmtime"),
         ("", ["wasmtime"], "(installed: wasmtime)"),
     ],
 )
 def test_advice_names_what_exists(word: str, installed: list[str], advice: str) -> None:
     assert not_installed("provider", word, installed) == f"there is no provider {word!r} {advice}"
+
+
+def test_one_that_is_not_installed_is_not_mistyped() -> None:
+    assert (
+        not_installed("provider", "wasmtime", [])
+        == "provider 'wasmtime' is not installed (installed: none); try: pip install wasmlet-wasmtime"
+    )
 
 
 @pytest.mark.parametrize("word", ["wasmtme", "wasmtime ", "nothing", "wasmlet-wasmtime", "x; curl evil"])

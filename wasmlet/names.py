@@ -33,7 +33,10 @@ def not_installed(what: str, word: str, installed: Iterable[str]) -> str:
         installed: the names of those that are installed.
     """
     there = sorted(installed)
-    text = f"there is no {what} {word!r} (installed: {', '.join(there) or 'none'})"
+    listed = f"installed: {', '.join(there) or 'none'}"
+    if word in OWN[what] and word not in there:
+        return f"{what} {word!r} is not installed ({listed}); try: pip install wasmlet-{word}"
+    text = f"there is no {what} {word!r} ({listed})"
     if near := did_you_mean(word, {*there, *OWN[what]}, 0.75):
         missing = [name for name in OWN[what] if name not in there and repr(name) in near]
         return text + near + "".join(f" It is not installed; try: pip install wasmlet-{name}" for name in missing)

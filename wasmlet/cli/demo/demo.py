@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from wasmlet.artifacts.hosts import RegistryConfig
+from wasmlet.cli import providers
 from wasmlet.cli.demo import fleet, hints
 from wasmlet.cli.demo.engines import wanted_engines
 from wasmlet.cli.demo.follow import Earlier, Say
@@ -75,6 +76,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     """
     if settings.pool:
         await asyncio.to_thread(fleet.check)
+    await asyncio.to_thread(providers.load, settings.provider)  # before a control plane is made for nothing
     acts = [await _objects(path, arguments, settings) for path in _files(file, settings.provider)]
     for objects in acts:
         tolerating(objects, settings.provider)
