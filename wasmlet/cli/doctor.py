@@ -11,7 +11,7 @@ import wasmlet
 from wasmlet.cli import diagnosis, providers, requests
 from wasmlet.cli.diagnosis import Finding
 from wasmlet.cli.execution import run_loop
-from wasmlet.cli.options import common, instance_of, options_of
+from wasmlet.cli.options import common, instance_of, options_of, warn_of_variables
 from wasmlet.clock import Clock, SystemClock
 from wasmlet.errors import ConfigError, WasmletError
 from wasmlet.kube import Client
@@ -41,6 +41,8 @@ class DoctorCommand(click.Command):
         self._provider = providers.load(providers.named(args) or "wasmtime")
         have = {parameter.name for parameter in self.params}
         self.params += [p for p in options_of(self._provider.Config) if p.name not in have]
+        if not ctx.resilient_parsing:
+            warn_of_variables(self.params)
         return super().parse_args(ctx, args)
 
     def _run(self, **values: Any) -> None:
