@@ -96,6 +96,10 @@ async def test_what_no_waiting_mends_is_said_sooner(tmp_path: Path, change: tupl
         ("[" * 100_000, "expected YAML or JSON"),
         ("# nothing\n---\n", "expected at least one of Pod, Deployment, ReplicaSet, StatefulSet, Job, found 0 other"),
         ("a: b\n---\n- 1", "document 1: expected an object"),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: a, imge: b}]}",
+            'unknown field "spec.containers[0].imge"',
+        ),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {}", "the pod x is not accepted"),
     ],
 )

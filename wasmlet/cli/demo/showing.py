@@ -98,7 +98,7 @@ class Show:
             path = path_of(body)
             try:
                 try:
-                    made = await self.client.create(path, body)
+                    made = await self.client.request("POST", path, params={"fieldValidation": "Strict"}, body=body)
                 except errors.AlreadyExists:  # as a RuntimeClass that the demo has made
                     made = await self.client.patch(f"{path}/{name}", body, MERGE_PATCH)
             except errors.ApiError as error:
