@@ -240,7 +240,11 @@ async def test_files_that_are_none(timed: Runtime, tmp_path: Path, make: Callabl
     [
         ("registry.example/team/App:v1", "InvalidImageName", "the repository has to be small letters"),
         ("app:v1:v2", "InvalidImageName", "expected [REGISTRY"),
-        ("https://example.com/x.wasm", "InvalidImageName", "expected REGISTRY/REPOSITORY:TAG or file:///"),
+        (
+            "https://example.com/x.wasm",
+            "InvalidImageName",
+            "leave out https://; expected REGISTRY/REPOSITORY:TAG or file:///",
+        ),
         ("file://relative/x.wasm", "InvalidImageName", "names no absolute path"),
         ("file://./x.wasm", "InvalidImageName", "names no absolute path"),
         ("file://", "InvalidImageName", "is not a file's URL"),
@@ -249,10 +253,13 @@ async def test_files_that_are_none(timed: Runtime, tmp_path: Path, make: Callabl
     ],
 )
 async def test_images_that_are_none(timed: Runtime, image: str, reason: str, message: str) -> None:
-    key = await timed.create(pod_of(image=image))
+    pod = pod_of(image=image)
+    pod.raw["spec"]["containers"][0]["imagePullPolicy"] = "Always"
+    key = await timed.create(pod)
     waiting = await timed.waiting(key, reason)
     assert message in waiting.message
     assert image in waiting.message
+    assert "Pulling" not in {event.reason for event in timed.events}
     await timed.provider.delete_pod(key, 30)  # also while it backs off
 
 

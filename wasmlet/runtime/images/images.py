@@ -112,6 +112,14 @@ class Images:
     def _shared(self) -> Shared[Path, tuple[str, Path]]:
         return Shared(self._look)
 
+    def check(self, image: str) -> None:
+        """See that an image names a file that may be looked for.
+
+        Raises:
+            ImageError: it does not.
+        """
+        self._path(image)
+
     async def find(self, image: str) -> Module:
         """The module of an image, as it is now.
 
@@ -211,7 +219,9 @@ class Images:
         parts = urlsplit(image)
         if parts.scheme != "file":
             raise ImageError(
-                f"image {image!r}: expected REGISTRY/REPOSITORY:TAG or file:///path/to/module.wasm", "InvalidImageName"
+                f"image {image!r}: leave out {parts.scheme}://; expected REGISTRY/REPOSITORY:TAG or "
+                "file:///path/to/module.wasm",
+                "InvalidImageName",
             )
         if not self.allow_local:
             raise ImageError(

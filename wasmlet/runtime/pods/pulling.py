@@ -49,6 +49,7 @@ async def module_of(pod: Pod, container: Container, inputs: Inputs, sources: Ima
     if not is_file(image):
         request = ImageRequest(image, policy, say, registries.present, registries.pull)
         return await ensure_image(request, pull_keyring(pod, inputs, say), clock)
+    sources.images.check(image)
     began = clock.monotonic()
     if policy == "Always":
         say("Normal", "Pulling", f'Pulling image "{image}"')
