@@ -71,6 +71,11 @@ class TokenRequest:
     scope: str
     credential: Credential | None
 
+    @property
+    def name(self) -> str:
+        """The registry's host, with its port if there is one."""
+        return self.registry.netloc.decode("ascii", "replace")
+
 
 class Tokens:
     """Finds the value of the `Authorization` header for requests to registries, and remembers it."""
@@ -104,7 +109,7 @@ class Tokens:
             value, seconds = _basic(token_request), 3600.0
         else:
             asked = ", ".join(by_scheme)[:100] or "nothing"
-            raise Denied(f"{token_request.registry.host} wants authentication by {asked}; expected Bearer or Basic")
+            raise Denied(f"{token_request.name} wants authentication by {asked}; expected Bearer or Basic")
         while len(self._kept) >= _MAX_KEPT:
             del self._kept[next(iter(self._kept))]
         self._kept[token_request] = (value, self._clock.monotonic() + seconds - _SLACK)
@@ -138,20 +143,17 @@ class Tokens:
             if response.status_code != 200:
                 raise await self._http.error_of(response, realm, what)
             answer = await body(response, _MAX_ANSWER)
-        return _read(realm.host, answer)
+        return _read(realm.netloc.decode("ascii", "replace"), answer)
 
     def _realm(self, token_request: TokenRequest, text: str) -> httpx.URL:
-        registry = token_request.registry
         try:
             realm = httpx.URL(text).copy_with(userinfo=b"", fragment=None)
         except (httpx.InvalidURL, ValueError, TypeError):
             realm = httpx.URL("")
         if realm.scheme not in ("http", "https") or not realm.host:
-            raise BadContent(f"{registry.host} names a token server that is no address")
+            raise BadContent(f"{token_request.name} names a token server that is no address")
         if realm.scheme == "http" and token_request.registry.scheme == "https":
-            raise BadContent(
-                f"{token_request.registry.host} names a token server without TLS, {realm.host}: nothing is sent"
-            )
+            raise BadContent(f"{token_request.name} names a token server without TLS, {realm.host}: nothing is sent")
         return realm
 
 
@@ -176,7 +178,8 @@ def _bearer(token: str) -> str:
 def _basic(token_request: TokenRequest) -> str:
     credential = token_request.credential
     if credential is None or not credential.username:
-        host, scope = token_request.registry.host, token_request.scope
-        raise Denied(f"{host} wants a user and a password for {scope}, and there are none for it")
+        raise Denied(
+            f"{token_request.name} wants a user and a password for {token_request.scope}, and there are none for it"
+        )
     both = f"{credential.username}:{credential.password}".encode("utf-8", "surrogateescape")
     return f"Basic {base64.b64encode(both).decode()}"

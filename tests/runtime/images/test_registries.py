@@ -126,7 +126,8 @@ async def test_whose_image(private: str, driver: Path, tmp_path: Path) -> None:
         assert (await runtime.ended(mine)).exit_code == 0
         theirs = await runtime.create(pod_in("theirs", image, "IfNotPresent", "pull"))
         waiting = await runtime.waiting(theirs, "ErrImagePull")
-        assert "wants a user and a password for repository:team/driver:pull" in waiting.message
+        assert f"{private} wants a user and a password for repository:team/driver:pull" in waiting.message
+        assert "imagePullSecrets" in waiting.message
         assert told(runtime, theirs)[0] == (
             "Unable to retrieve some image pull secrets (pull); attempting to pull the image may not succeed."
         )

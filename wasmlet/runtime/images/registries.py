@@ -17,7 +17,7 @@ import structlog
 from wasmlet.artifacts.access import Access, Rule
 from wasmlet.artifacts.collection import Collected, Limits, collect
 from wasmlet.artifacts.credentials import Keychain, Keychains, Keyring
-from wasmlet.artifacts.errors import ArtifactError
+from wasmlet.artifacts.errors import ArtifactError, Denied
 from wasmlet.artifacts.helpers import DockerConfig, docker_config
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.artifacts.listing import listed
@@ -213,7 +213,10 @@ class Registries:
         try:
             return await pulling
         except ArtifactError as error:
-            raise ImageError(str(error), error.reason, absent=True) from error
+            cure = ""
+            if isinstance(error, Denied):
+                cure = "; a pod's own credentials are its imagePullSecrets, the node's are of --registry-auth-file"
+            raise ImageError(f"{error}{cure}", error.reason, absent=True) from error
 
     async def _result(self, reference: Reference, pulled: Pulled[Kind], found: T) -> PullResult[T]:
         image = pulled.lease.image
