@@ -115,18 +115,22 @@ def _credential(program: str, answer: bytes) -> Credential | None:
     return Credential(identity_token=secret) if username == "<token>" else Credential(username, secret)
 
 
+def docker_config_file() -> Path:
+    """Where `docker login` keeps credentials: in $DOCKER_CONFIG, or else in ~/.docker."""
+    directory = os.environ.get("DOCKER_CONFIG")
+    return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
+
+
 def docker_config(path: Path | None = None) -> DockerConfig:
     """Read Docker's configuration; an empty one if there is no file. Blocks.
 
     Args:
-        path: the file; None: the one in $DOCKER_CONFIG, or else in ~/.docker.
+        path: the file; None: `docker_config_file`.
 
     Raises:
         ArtifactError: the file cannot be read, or has the wrong form.
     """
-    if path is None:
-        directory = os.environ.get("DOCKER_CONFIG")
-        path = (Path(directory) if directory else Path.home() / ".docker") / "config.json"
+    path = path or docker_config_file()
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE + 1)

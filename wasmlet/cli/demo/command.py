@@ -5,14 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
+from wasmlet.artifacts.helpers import docker_config_file
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import log
 from wasmlet.cli.demo.manifests import is_module
 from wasmlet.cli.execution import run_loop
 from wasmlet.cli.options import LEVELS, instance_of, options_of
 from wasmlet.cli.progress import Working
+from wasmlet.options import option
+
+
+@attrs.frozen
+class _Registries(RegistryConfig):
+    """The settings of registries, and the user's own credentials: the demo's pods are the user's."""
+
+    registry_auth_file: Path = option(
+        factory=docker_config_file, help="Docker's config.json with credentials; the one of `docker login` without it."
+    )
 
 
 class _DemoCommand(click.Command):
@@ -94,10 +106,10 @@ def command(
     if pool and provider != "wasmtime":
         raise click.UsageError(f"--pool is of nodes with provider wasmtime, found --provider {provider}")
     log.configure(log_level)
-    pulling = instance_of(RegistryConfig, registries)
+    pulling = instance_of(_Registries, registries)
     settings = Settings(keep, port, node_monitor_grace_period, pulling, serve, egress, provider, pool)
     with Working() as working:
         run_loop(demo(file, args[1:] if args[:1] == ("--",) else args, settings, working.say, working.show))
 
 
-command.params += options_of(RegistryConfig)
+command.params += options_of(_Registries)
