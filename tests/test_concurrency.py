@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from wasmlet import concurrency
-from wasmlet.concurrency import Breakable, Event, Shared, Together, cut
+from wasmlet.concurrency import Breakable, Event, Shared, Together, cut, first_of, in_thread
 
 
 class Transport(asyncio.WriteTransport):
@@ -201,3 +203,43 @@ async def test_what_many_ask_for_meanwhile_is_handed_over_once(monkeypatch: pyte
     assert [type(result) for result in results].count(asyncio.CancelledError) == 1
     assert done == list(range(10))  # that of the caller who left, too
     assert handed == [1, 9]
+
+
+class Marked(Exception):
+    """One that tells when it is freed."""
+
+
+def fails() -> None:
+    raise Marked
+
+
+async def fails_too() -> None:
+    fails()
+
+
+async def wait_for_the_first() -> None:
+    await first_of(fails_too(), asyncio.sleep(1000))
+
+
+async def wait_for_a_thread() -> None:
+    await in_thread(fails)
+
+
+async def wait_for_what_is_shared() -> None:
+    await Shared[str, None](lambda _: fails()).of("x")
+
+
+@pytest.mark.parametrize("wait", [wait_for_the_first, wait_for_a_thread, wait_for_what_is_shared])
+async def test_an_error_is_freed_without_the_garbage_collector(wait: Callable[[], Awaitable[None]]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        freed = asyncio.Event()
+        try:
+            await wait()
+        except Marked as error:
+            weakref.finalize(error, freed.set)
+        async with asyncio.timeout(10):
+            await freed.wait()
+    finally:
+        gc.enable()

@@ -64,6 +64,7 @@ class Event(asyncio.Event):
 async def first_of(*awaitables: Awaitable[Any]) -> None:
     """Wait until one of them is done, then cancel the others and wait for them; raise what the first one raised."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    done = set[asyncio.Future[Any]]()
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -71,7 +72,10 @@ async def first_of(*awaitables: Awaitable[Any]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            del tasks, done, task  # one of them has the error, which has this call
 
 
 class Breakable:

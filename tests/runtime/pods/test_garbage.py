@@ -125,7 +125,16 @@ async def _succeeds(timed: Runtime, pod: Pod) -> PodKey:
 
 async def is_probed(timed: Runtime, image: str, name: str) -> PodKey:
     probe = {"exec": {"command": ["main", "exit", "0"]}, "periodSeconds": 10}
-    pod = pod_of("sleep", "1000", image=image, name=name, readinessProbe=probe, livenessProbe=probe)
+    pod = pod_of("sleep", "1000", image=image, name=name, readinessProbe=probe)
+    key = await timed.create(pod)
+    await timed.main(key, lambda status: status.is_ready)
+    return key
+
+
+async def is_deleted_while_it_is_probed(timed: Runtime, image: str, name: str) -> PodKey:
+    ready = {"exec": {"command": ["main", "exit", "0"]}, "periodSeconds": 10}
+    alive = {"exec": {"command": ["main", "sleep", "1000"]}, "timeoutSeconds": 1000}
+    pod = pod_of("sleep", "1000", image=image, name=name, readinessProbe=ready, livenessProbe=alive)
     key = await timed.create(pod)
     await timed.main(key, lambda status: status.is_ready)
     return key
@@ -166,6 +175,7 @@ LIVES: list[Life] = [
     has_others_beside_it,
     is_done_beside_a_sidecar,
     is_probed,
+    is_deleted_while_it_is_probed,
     is_hooked,
     is_resized,
 ]

@@ -124,7 +124,8 @@ class Execs:
         writing = [asyncio.ensure_future(output) for output in outputs]
         reading = [asyncio.ensure_future(each) for each in inputs]
         running = asyncio.ensure_future(start)
-        everything = [running, *writing, *reading]
+        everything: list[asyncio.Future[Any]] = [running, *writing, *reading]
+        done = set[asyncio.Future[Any]]()
         try:
             pending: set[asyncio.Future[Any]] = set(everything)
             while not running.done() and pending:
@@ -137,7 +138,10 @@ class Execs:
         finally:
             for task in everything:
                 task.cancel()
-            await asyncio.gather(*everything, return_exceptions=True)
+            try:
+                await asyncio.gather(*everything, return_exceptions=True)
+            finally:
+                del everything, running, writing, reading, done, task  # one may have an error, which has this call
 
     async def _start(self, container_id: str, command: Sequence[str], streams: Sequence[int]) -> ContainerRecord:
         if not command:
