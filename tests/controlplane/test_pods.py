@@ -168,6 +168,24 @@ async def test_a_pod_that_runs_nowhere_or_is_finished_goes_at_once(api: Api) -> 
     assert (await api("GET", f"{PODS}/p"))[0] == 404
 
 
+@pytest.mark.parametrize(("spec", "phase"), [({}, "Pending"), ({"nodeName": "n1"}, "Running"), ({}, "Succeeded")])
+async def test_watches_see_that_the_time_of_a_pod_is_up_before_it_is_gone(
+    api: Api, spec: dict[str, Any], phase: str
+) -> None:
+    """As those of a cluster: a node has to take that change for nothing new."""
+    await api.ok("POST", PODS, pod(**spec))
+    await api.ok("PATCH", f"{PODS}/p/status", {"status": {"phase": phase}}, media=MERGE)
+    start = (await api.ok("GET", PODS))["metadata"]["resourceVersion"]
+    await api.ok("DELETE", f"{PODS}/p?gracePeriodSeconds=0")
+    async with api.watch(PODS, resourceVersion=start) as lines:
+        changed, gone = await lines.next(), await lines.next()
+    assert (changed["type"], gone["type"]) == ("MODIFIED", "DELETED")
+    before, after = changed["object"]["metadata"], gone["object"]["metadata"]
+    assert before["deletionGracePeriodSeconds"] == after["deletionGracePeriodSeconds"] == 0
+    assert before["deletionTimestamp"] == after["deletionTimestamp"]
+    assert int(before["resourceVersion"]) < int(after["resourceVersion"])
+
+
 async def test_an_eviction_deletes(api: Api) -> None:
     await api.ok("POST", PODS, pod(nodeName="n1"))
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}}

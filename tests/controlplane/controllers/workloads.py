@@ -110,7 +110,8 @@ class Runner:
                 if event["type"] == "DELETED" or not pod["spec"].get("nodeName"):
                     continue
                 if "deletionTimestamp" in pod["metadata"]:
-                    await self.api("DELETE", f"{PODS}/{name}", {"gracePeriodSeconds": 0})
+                    options = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}  # not one of the same name
+                    await self.api("DELETE", f"{PODS}/{name}", options)
                 elif uid not in self.seen:
                     self.seen.add(uid)
                     status = self.status_of(pod) if self.status_of else ready_status(f"10.1.0.{next(self.numbers)}")

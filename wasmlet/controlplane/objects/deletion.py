@@ -103,12 +103,10 @@ class Deletion:
         grace = self._grace(kind, raw, options.grace)
         if grace is None:
             return old, False
-        marked = old
-        if grace > 0 or meta.get("finalizers"):
+        marked, now = old, grace == 0 and not meta.get("finalizers")
+        if not now or kind.key == "pods":  # of what can be deleted with grace, watches see this change first
             marked = self._store.write(kind, self._mark(raw, grace))
-        if grace == 0 and not meta.get("finalizers"):
-            return self._store.remove(kind, marked, self._mark(raw, 0) if kind.key == "pods" else None), True
-        return marked, False
+        return (self._store.remove(kind, marked), True) if now else (marked, False)
 
     def check(self, call: Call, old: Record, options: Options) -> None:
         """Check that a delete is allowed, before anything is changed.
