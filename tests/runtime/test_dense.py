@@ -66,9 +66,11 @@ class Beside:
 )
 async def test_how_a_guest_ends(runtime: Runtime, image: str, args: tuple[str, ...], code: int, says: str) -> None:
     async with Beside(runtime, image):
-        ended = await runtime.ended(await runtime.create(pod_of(*args, image=image)))
+        key = await runtime.create(pod_of(*args, image=image))
+        ended = await runtime.ended(key)
         assert (ended.exit_code, ended.signal) == (code, None)
         assert says in ended.message
+        assert ended.message.encode() in await runtime.log(key)
         assert ("driver.wasm!main" in ended.message or "driver.wasm!recurse" in ended.message) == (code == 134)
 
 

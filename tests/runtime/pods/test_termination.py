@@ -66,6 +66,13 @@ async def test_a_trap_and_a_message(runtime: Runtime, image: str) -> None:
     assert message.endswith(": DONE")
 
 
+async def test_a_trap_that_is_logged_is_in_the_message_once(runtime: Runtime, image: str) -> None:
+    key = await runtime.create(pod_of("print", "out", "trap", image=image, **FALLBACK))
+    message = (await runtime.ended(key)).message
+    assert message.count("unreachable") == 1
+    assert message.endswith(": out\n")
+
+
 async def test_a_message_in_a_volume(runtime: Runtime, image: str) -> None:
     pod = with_volume(
         "mkdir", "/v/deep", "put", "/v/deep/said", "DONE", image=image, source={"emptyDir": {}},

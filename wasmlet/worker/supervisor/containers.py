@@ -253,6 +253,10 @@ class Container(Process):
 
     def _conclude(self) -> None:
         record = self.record
+        if record.message and not record.requested and record.reason != wire.START_ERROR:
+            # A trap and its backtrace: on the standard error of a command that an engine's own program runs.
+            said = Splitter("stdout" if self._settings.tty else "stderr")
+            self._log.write(said.feed(f"{record.message}\n".encode(errors="replace"), time.time_ns()))
         record.message = ": ".join(filter(None, (record.message, self._termination_message.take(record.exit_code))))
         if record.made and self._termination_message.clear(record.made):
             record.made = ""
