@@ -87,7 +87,7 @@ async def assembled(setting: Setting, owner: PodsOwner) -> tuple[RuntimeServices
     config, state_dir, clock = setting.config, setting.state_dir, setting.clock
     client = ShimClient(state_dir, clock, config.shim_idle_exit, owner.saw, cgroups=config.cgroups)
     module_dir = config.module_dir and config.module_dir.absolute()
-    images = Images(config.allow_local_modules, module_dir, config.max_module_bytes)
+    images = Images(config.allow_local_modules, module_dir, config.max_module_bytes, config.explain_local_modules)
     registries = Registries(state_dir / "images", config, config.max_module_bytes, clock)
     limits, turns = config.compile_limits(), Turns(places(), clock.monotonic)
     handlers = Handlers(

@@ -36,6 +36,9 @@ class RuntimeConfig(ImageConfig, NetworkConfig):
         (), help="Public key (A...) of an account whose actors the engine wascc runs; may be repeated. None: any."
     )
     allow_local_modules: bool = option(False, help="Let pods run modules from this node's disk (image: file:///path).")
+    explain_local_modules: bool = option(
+        False, help="Tell pods why a file of this disk is no module, for a machine that is its pods' owner's."
+    )
     module_dir: Path | None = option(
         None, help="Directory that relative images (file://./x.wasm) are in, and do not leave."
     )

@@ -76,6 +76,7 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
     if issubclass(kind, RuntimeProvider):
         settings = {
             "allow_local_modules": True,
+            "explain_local_modules": True,
             "module_dir": place.modules,
             "network": ADDRESS,
             "allow_storage_class": (STORAGE_CLASS,),
@@ -108,7 +109,7 @@ async def _agent(place: Place, token: Path) -> AsyncGenerator[str, None]:
     (state := place.directory / "agent").mkdir(0o700)
     options = [
         f"--provider={LOCAL}", "--listen=127.0.0.1:0", f"--token-file={token}", f"--state-dir={state}",
-        "--allow-local-modules", f"--module-dir={place.modules}", f"--network={ADDRESS}",
+        "--allow-local-modules", "--explain-local-modules", f"--module-dir={place.modules}", f"--network={ADDRESS}",
         f"--allow-storage-class={STORAGE_CLASS}", *flags(place.registries),
         *(f"--engine={name}" for name in place.engines),
     ]  # fmt: skip

@@ -97,11 +97,14 @@ class Images:
         directory: the module directory. Relative images (`file://./x.wasm`) start there, and neither `..` nor a link
             leaves it; None refuses them. Absolute paths may name any module of the node.
         max_bytes: the largest module.
+        explains: whether pods are told what a file is that is no module; else only the node's log says it, since it
+            tells of files that may be somebody else's.
     """
 
     allow_local: bool
     directory: Path | None
     max_bytes: int
+    explains: bool = False
     _known: dict[str, tuple[_Identity, str]] = attrs.field(factory=dict, init=False)
     """Digests of files that have been read, by their paths without links, for as long as they stay the same."""
     _found: dict[str, Module] = attrs.field(factory=dict, init=False)
@@ -134,6 +137,8 @@ class Images:
             digest, real = await self._looks.of(path)
         except _NoModule as error:
             log.info("no module", image=image, why=str(error))
+            if self.explains:
+                raise ImageError(f"image {image!r} is no module: {error}", absent=True) from None
             where = "" if path.is_absolute() else " in the node's module directory"
             raise ImageError(
                 f"image {image!r} is no module that pods may run: the file has to exist{where}, to be a regular file "
