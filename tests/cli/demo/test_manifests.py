@@ -99,11 +99,13 @@ async def test_a_module_is_run_with_its_arguments(printing: Path) -> None:
         code, output = await demo.end()
     assert code == 0, output
     assert re.findall(r"^  \| \[(.*)\]$", output, re.MULTILINE) == arguments
+    assert "Note: the module has --keep, --port among its arguments; options of the demo go before FILE" in output
     assert re.search(r"^pod/my-module-1 +Succeeded$", output, re.MULTILINE)
     async with wasmlet("demo", "--port", "0", str(module), "--", "7") as demo:
         code, output = await demo.end()
     assert code == 1
     assert "Error: the pod ended as Failed; exit code 7 (Error)" in output
+    assert "Note:" not in output
 
 
 async def test_a_line_without_end_is_shown_in_part(tmp_path: Path) -> None:

@@ -98,6 +98,9 @@ def command(
     and then examples/web.yaml, or examples/wascc.yaml with provider wascc. Relative modules in it (file://./x.wasm) are
     looked for beside it.
 
+    The API server runs Pods, Deployments, ReplicaSets, StatefulSets and Jobs. It has no DaemonSets, CronJobs or
+    autoscalers, and nothing routes the addresses of Services: kubectl port-forward reaches them.
+
     FILE may also be a module (FILE.wasm), which is run in a pod of its own. ARGS are its arguments; options of the
     demo go before FILE.
     """
@@ -105,6 +108,10 @@ def command(
 
     if pool and provider != "wasmtime":
         raise click.UsageError(f"--pool is of nodes with provider wasmtime, found --provider {provider}")
+    own = {word for option in command.params if isinstance(option, click.Option) for word in option.opts}
+    if args[:1] != ("--",) and (meant := own.intersection(word.partition("=")[0] for word in args)):
+        said = f"the module has {', '.join(sorted(meant))} among its arguments; options of the demo go before FILE"
+        click.echo(f"Note: {said}", err=True)
     log.configure(log_level)
     pulling = instance_of(_Registries, registries)
     settings = Settings(keep, port, node_monitor_grace_period, pulling, serve, egress, provider, pool)

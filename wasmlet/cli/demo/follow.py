@@ -51,7 +51,7 @@ class _Shown:
         if phase != self.phase:
             self.phase = phase
             say(f"{'pod/' + pod.name:<14} {phase}")
-        waiting = _waiting(pod)
+        waiting = _waiting(pod) or _unscheduled(pod)
         if waiting != self.waiting and not waiting.startswith("ContainerCreating"):
             self.waiting = waiting
             if waiting:
@@ -242,8 +242,18 @@ def _unscheduled(pod: Pod) -> str:
     """Why no node was found for the pod."""
     for condition in pod.status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return str(condition.get("message", ""))
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}{_classless(pod)}"
     return ""
+
+
+def _classless(pod: Pod) -> str:
+    """What to do where a pod goes to no node of wasmlet, which only a RuntimeClass or a toleration has it do."""
+    tolerates = any(
+        "wasmlet.dev/" in str(item.get("key") or "wasmlet.dev/") for item in pod.spec.get("tolerations") or ()
+    )
+    if pod.spec.get("runtimeClassName") or tolerates:
+        return ""
+    return " The pod has no runtimeClassName: `runtimeClassName: wasmlet` in its spec brings it to a wasmlet node."
 
 
 def why(pod: Pod, what: str) -> str:
