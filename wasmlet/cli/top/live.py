@@ -189,7 +189,8 @@ class Top:
     def _shown(self, sort: str) -> tuple[Sequence[str], Sequence[Table]]:
         """The lines about the whole, and the tables of nodes and pods."""
         shown, now = Snapshot.of([*self._nodes.rows.values()], [*self._pods.rows.values()]), self._clock.now()
-        tables = node_table(shown, self._usage, now), pod_table(shown, self._usage, sort, now)
+        partial = bool(self._options.namespace or self._options.selector)
+        tables = node_table(shown, self._usage, now, partial=partial), pod_table(shown, self._usage, sort, now)
         return headline(shown, self._usage), tables
 
     def _trouble(self) -> str:

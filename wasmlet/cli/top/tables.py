@@ -97,8 +97,12 @@ _PODS = (
 )
 
 
-def node_table(shown: Snapshot, usage: Usage, now: datetime) -> Table:
-    """A row for each node."""
+def node_table(shown: Snapshot, usage: Usage, now: datetime, *, partial: bool) -> Table:
+    """A row for each node.
+
+    Args:
+        partial: not all pods were asked for, so that it is not known how many a node has.
+    """
     counts = Counter(pod.node for pod in shown.pods if pod.phase not in ("Succeeded", "Failed"))
 
     def row(node: NodeRow) -> list[str]:
@@ -107,7 +111,7 @@ def node_table(shown: Snapshot, usage: Usage, now: datetime) -> Table:
             node.name,
             node.status,
             node.provider,
-            f"{counts[node.name]}/{node.pods}",
+            f"{UNKNOWN if partial else counts[node.name]}/{node.pods}",
             cores(amount),
             _share(amount.cpu if amount else None, node.cpu),
             size(amount),
@@ -131,7 +135,7 @@ def pod_table(shown: Snapshot, usage: Usage, sort: str, now: datetime) -> Table:
             str(pod.restarts),
             cores(amount),
             size(amount),
-            UNKNOWN if pod.start is None else duration(int(pod.start)),
+            UNKNOWN if pod.start is None else _start(pod.start),
             _age(pod.created, now),
             pod.node or "<none>",
         ]
@@ -165,7 +169,7 @@ def headline(shown: Snapshot, usage: Usage) -> Sequence[str]:
     phased = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
     starts = sorted(pod.start for pod in shown.pods if pod.start is not None)
     took = (
-        f"start p50 {duration(int(_quantile(starts, 0.5)))}, p99 {duration(int(_quantile(starts, 0.99)))}"
+        f"start p50 {_start(_quantile(starts, 0.5))}, p99 {_start(_quantile(starts, 0.99))}"
         if starts
         else "start unknown"
     )
@@ -176,6 +180,11 @@ def headline(shown: Snapshot, usage: Usage) -> Sequence[str]:
         + (f": {phased}" if phased else ""),
         f"CPU {cores(taken)}, memory {size(taken)}; {_number(restarts, 'restart')}; {took}",
     )
+
+
+def _start(seconds: float) -> str:
+    """How long a start took; the API has whole seconds, so that a quick one takes none."""
+    return duration(int(seconds)) if seconds >= 1 else "<1s"
 
 
 def _number(count: int, word: str) -> str:
