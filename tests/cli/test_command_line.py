@@ -27,6 +27,7 @@ from tests.cli.demo.harness import OWN, wasmlet
         (["run", "--provider", "wasmtime", "--node-name", "A_B"], "--node-name", 2),
         (["run", "--provider", "wasmtime", "--port", "99999"], "found 99999; set it with --port", 2),
         (["run", "--provider", "wasmtime", "--network", "foo"], "--network", 2),
+        (["doctor", "--node-labels", "a b=c"], "found 'a b=c'; set it with --node-labels", 2),
         (["doctor", "--register-with-taints", "foo"], "--register-with-taints", 2),
         (["runn"], "runn", 2),
         (["run", "--config", "/nowhere.toml"], "--config /nowhere.toml", 1),

@@ -18,6 +18,9 @@ from wasmlet.provider import Taint
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 OWN_LABELS = ("kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname", "wasmlet.dev/provider")
+_WORD = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"(?:{_NAME.pattern}/)?{_WORD}")
+_LABEL_VALUE = re.compile(rf"(?:{_WORD})?")
 _TAINT = re.compile(r"([^=:]+)(?:=([^:]*))?:(NoSchedule|PreferNoSchedule|NoExecute)")
 
 CLOSED = 0o022
@@ -105,6 +108,11 @@ class NodeConfig:
             key, equals, value = text.partition("=")
             if not key or not equals:
                 raise ConfigError(f"node label: expected KEY=VALUE, found {text!r}; set it with --node-labels")
+            if not (_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)):
+                raise ConfigError(
+                    "node label: expected [DOMAIN/]NAME=VALUE, each at most 63 letters, digits, '-', '_' and '.', "
+                    f"with a letter or a digit at both ends, found {text!r}; set it with --node-labels"
+                )
             if key in OWN_LABELS:
                 raise ConfigError(
                     f"node label {key}: what this node is cannot be changed; leave it out of --node-labels"

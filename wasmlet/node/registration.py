@@ -30,6 +30,8 @@ from wasmlet.provider import NodeStatus, Provider
 log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 10.0
+TOLD_SECONDS = 60.0
+"""Between two warnings that the node's status cannot be written, while it stays so."""
 REPORT_SECONDS = 300.0
 SHUTTING_DOWN = "node is shutting down"
 RETRIES = Backoff(initial=1, cap=CHECK_SECONDS, jitter=0.2)
@@ -208,7 +210,7 @@ class NodeRegistration:
             group.create_task(self._keep())
 
     async def _keep(self) -> None:
-        pauses, written = self._client.recovery.pauses(RETRIES, self._clock), True
+        pauses, written, told = self._client.recovery.pauses(RETRIES, self._clock), True, 0.0
         while True:
             try:
                 await either(self._clock, CHECK_SECONDS, self._wake)
@@ -217,7 +219,10 @@ class NodeRegistration:
                 written = True
                 pauses.start_over()
             except Exception as error:  # whatever a provider says of the node must not end it
-                log.warning("the node's status is not written, trying again", **described(error, first=written))
+                now = self._clock.monotonic()
+                if written or now - told >= TOLD_SECONDS:
+                    log.warning("the node's status is not written, trying again", **described(error, first=written))
+                    told = now
                 written = False
                 await pauses.wait()
                 self._wake.set()
