@@ -19,7 +19,10 @@ from wasmlet.provider import NodeStatus, Taint
 MOST_IMAGES, MOST_NAMES = 50, 5
 """How many images `status.images` has at most, and how many names of each: a kubelet's limits."""
 KUBELET_VERSION = "v1.34.0"
-"""What the node says its kubelet is: clusters compare it with the API server's (version skew) and refuse odd ones."""
+"""What the node says its kubelet is: clusters compare it with the API server's (version skew) and refuse odd ones.
+
+Not the newest that is supported: a kubelet may be three minor versions older than its API server, and not a newer one.
+"""
 FEATURES = ("ExtendWebSocketsToKubelet",)
 """What the node declares that it can do (KEP-5328), sorted: its API takes websockets of kubectl as they are (KEP-4006).
 
