@@ -85,7 +85,7 @@ static void serve(struct client *client) {
 int main(void) {
     const char *ports = getenv("LISTEN_FDS");
     if (!ports || atoi(ports) < 1) {
-        fputs("expected a port to serve on: declare a containerPort, on a node that has a network\n", stderr);
+        fputs("no port was given: declare a containerPort, on a node that has a network; kubectl exec has none\n", stderr);
         return 1;
     }
     for (int i = 0; i < CLIENTS; i++) clients[i].fd = -1;
