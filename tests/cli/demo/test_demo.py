@@ -10,12 +10,14 @@ import shutil
 import signal
 import socket
 import ssl
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.cli.demo.harness import PATIENCE, WASMLET, processes_with, wasmlet
+from tests.cli.demo.harness import OWN, PATIENCE, WASMLET, processes_with, wasmlet
 from wasmlet.cli.demo import demo as demo_module
+from wasmlet.cli.demo import leftovers
 
 RELATIVE = os.path.relpath(WASMLET)
 EXAMPLES = {os.path.relpath(path) for path in (Path(__file__).parents[3] / "examples").glob("*.yaml")}
@@ -168,3 +170,23 @@ async def test_a_taken_port_is_the_end_for_who_asked_for_it(tmp_path: Path, monk
         monkeypatch.setattr(demo_module, "PORT", port)
         async with demo_module._control_plane(None, tmp_path) as plane:
             assert plane.url != f"https://127.0.0.1:{port}"
+
+
+async def test_what_a_demo_has_left_that_was_killed_is_ended_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setitem(OWN, "TMPDIR", directory)
+        async with wasmlet("demo", "--port", "0", "--keep") as demo:
+            await demo.line("^up until Ctrl-C")
+            demo.process.kill()
+            await demo.process.wait()
+        assert await processes_with(directory)  # the shim, with the guests of a Deployment
+        (demos,) = os.listdir(directory)
+        memory = os.readlink(os.path.join(directory, demos, leftovers.RUNTIME, "memory"))
+        assert os.listdir(memory)
+        async with wasmlet("demo", "--port", "0", "examples/hello/hello.wasm") as demo:
+            code, output = await demo.end()
+        assert code == 0, output
+        assert os.path.basename(memory) not in os.listdir("/dev/shm")
+        assert f"ended what a demo that was killed has left in {directory}/wasmlet-demo-" in output
+        assert await processes_with(directory) == []
+        assert os.listdir(directory) == []

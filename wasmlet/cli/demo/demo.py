@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -20,7 +19,7 @@ import attrs
 
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
-from wasmlet.cli.demo import fleet, hints
+from wasmlet.cli.demo import fleet, hints, leftovers
 from wasmlet.cli.demo.engines import wanted_engines
 from wasmlet.cli.demo.follow import Earlier, Say
 from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, no_earlier, tolerating
@@ -84,19 +83,20 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     keep = settings.keep
     stop = asyncio.Event()
     began = time.monotonic()
-    with on_stop_signals(stop.set), tempfile.TemporaryDirectory(prefix="wasmlet-demo-") as directory:
-        async with _control_plane(settings.port, Path(directory), settings.grace) as plane:
+    await leftovers.end(say)
+    with on_stop_signals(stop.set), leftovers.directory() as directory:
+        async with _control_plane(settings.port, directory, settings.grace) as plane:
             say(f"control plane  {plane.url}")
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(Client(await load_identity(plane.kubeconfig)))
                 earlier: Earlier = no_earlier
                 if settings.pool:
-                    place = Place(Path(directory), modules, settings.registries)
+                    place = Place(directory, modules, settings.registries)
                     pool = fleet.fleet(plane, client, place, example("pool.yaml").parent, stop, say)
                     await stack.enter_async_context(pool)
                 else:
                     engines = await wanted_engines(settings.provider, acts, keep=keep)
-                    node = _node(plane, Path(directory), modules, settings, engines, say)
+                    node = _node(plane, directory, modules, settings, engines, say)
                     earlier = (await stack.enter_async_context(node)).earlier
                     took = f"{time.monotonic() - began:.1f} s"
                     say(f"node           {NODE_NAME} is Ready, provider {settings.provider} ({took})")
