@@ -50,7 +50,7 @@ async def test_a_trap_says_where(runtime: Runtime, image: str) -> None:
     first, *frames = ended.message.splitlines()
     assert first == "wasm trap: unreachable"
     assert [frame.split()[1] for frame in frames] == ["main", "__main_void", "_start"]
-    assert await runtime.log(key) == b"before\n"
+    assert await runtime.log(key) == f"before\n{ended.message}\n".encode()
 
 
 async def test_a_trap_names_the_places_that_wasmtime_names(runtime: Runtime, image: str, tmp_path: Path) -> None:
