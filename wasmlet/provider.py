@@ -170,6 +170,9 @@ class Provider(abc.ABC, Generic[ConfigT]):
         A pod that was refused or rejected is not held, and `list_pods` leaves it out. It comes here again when somebody
         has changed it.
 
+        To start a container again, as `spec.restartPolicy` says, is the provider's work, with a growing pause. So is
+        all else that the spec asks of containers: what cannot be honoured is refused, never ignored.
+
         Args:
             pod: the pod, as the API has it.
             inputs: the objects that it refers to: config maps, secrets, services, tokens.
@@ -210,7 +213,8 @@ class Provider(abc.ABC, Generic[ConfigT]):
 
         Returns:
             The last status, in which every container that was started is Terminated with its exit code. Usual are 143
-            for a container that was told to end, and 137 for one that was ended by force. None only if nothing of the
+            for a container that was told to end, and 137 for one that was ended by force: 128 and the number of the
+            signal. None only if nothing of the
             pod was ever started.
 
         Raises:

@@ -83,6 +83,7 @@ class ListsDeletedPods(ReferenceProvider):
     test_delete_pod_ends_by_force_when_the_grace_period_is_over="delete_pod",
     test_delete_pod_without_grace_ends_at_once="delete_pod",
     test_delete_pod_called_again_with_a_shorter_grace_hurries="delete_pod",
+    test_delete_pod_tells_which_signal_ended_a_container="delete_pod",
 )
 class DeletesWithTheStatusBefore(ReferenceProvider):
     """Returns what the status was before it ended the pod."""
@@ -111,6 +112,7 @@ class IgnoresTheShorterGrace(ReferenceProvider):
     test_delete_pod_ends_by_force_when_the_grace_period_is_over="delete_pod",
     test_delete_pod_without_grace_ends_at_once="delete_pod",
     test_delete_pod_called_again_with_a_shorter_grace_hurries="delete_pod",
+    test_delete_pod_tells_which_signal_ended_a_container="delete_pod",
 )
 class OnlyAsks(ReferenceProvider):
     """Ends nothing by force."""

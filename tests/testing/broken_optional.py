@@ -13,7 +13,7 @@ from tests.testing.found_by import found_by
 from wasmlet.errors import NotFound
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
-from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
+from wasmlet.model.status import ContainerStatus, PodStatus, Terminated
 from wasmlet.provider import LogOptions, NodeContext, NodeStatus, PodRecord, Streams
 from wasmlet.testing import ReferenceProvider
 
@@ -105,47 +105,17 @@ class StopsOnlyWhatStarted(ReferenceProvider):
         del self.directory
 
 
-class Restarts(ReferenceProvider):
-    """Starts a container again when it has ended, of a pod whose manifest it has and whose restartPolicy is Always."""
-
-    def __init__(self, config: object = None) -> None:
-        super().__init__(config)
-        self.manifests: dict[str, Pod] = {}
-
-    async def create_pod(self, pod: Pod, inputs: Inputs) -> None:
-        self.manifests[pod.uid] = pod
-        await super().create_pod(pod, inputs)
-
-    async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
-        self.manifests[pod.uid] = pod
-        await super().update_pod(pod, inputs)
-
-    async def pod_status(self, key: PodKey) -> PodStatus:
-        status, manifest = await super().pod_status(key), self.manifests.get(key.uid)
-        if manifest is None or manifest.restart_policy != "Always":
-            return status
-        containers = tuple(_started_again(container) for container in status.containers)
-        self.pods[key.uid].status = attrs.evolve(status, containers=containers)
-        return self.pods[key.uid].status
-
-
-def _started_again(container: ContainerStatus) -> ContainerStatus:
-    if not isinstance(ended := container.state, Terminated):
-        return container
-    state, count = Running(datetime.now(UTC)), container.restart_count + 1
-    return attrs.evolve(container, state=state, last_state=ended, restart_count=count)
-
-
 @found_by(test_a_container_that_ends_after_a_restart_is_started_again="pod_status")
-class ForgetsManifests(Restarts):
+class ForgetsManifests(ReferenceProvider):
     """Finds its pods again after a restart, and has no use for what it is told of them then."""
 
     async def start(self, context: NodeContext) -> None:
         await super().start(context)
-        self.manifests.clear()
+        for held in self.pods.values():
+            held.pod = Pod({**held.pod.raw, "spec": {**held.pod.spec, "restartPolicy": "Never"}})
 
     async def update_pod(self, pod: Pod, inputs: Inputs) -> None:
-        await ReferenceProvider.update_pod(self, pod, inputs)
+        pass
 
 
 @found_by(test_pods_after_a_restart="list_pods", test_what_ended_while_the_provider_was_away="list_pods")

@@ -127,6 +127,7 @@ class KnowsOneContainer(ReferenceProvider):
     test_delete_pod_of_an_ended_pod_keeps_how_it_ended="delete_pod",
     test_many_pods_at_once="pod_status",
     test_what_ended_while_the_provider_was_away="pod_status",
+    test_a_container_that_ended_is_started_again="pod_status",
 )
 class LosesTheExitCode(ReferenceProvider):
     """Knows only that something went wrong, and not even that of 255."""

@@ -10,13 +10,13 @@ from collections import defaultdict
 
 import pytest
 
-from tests.testing import broken_deletes, broken_optional, broken_providers, broken_streams
+from tests.testing import broken_deletes, broken_optional, broken_providers, broken_restarts, broken_streams
 from tests.testing.found_by import FOUND_BY
 from wasmlet.testing import ReferenceProvider
 
 pytest_plugins = ["pytester"]
 
-MODULES = (broken_deletes, broken_optional, broken_providers, broken_streams)
+MODULES = (broken_deletes, broken_optional, broken_providers, broken_restarts, broken_streams)
 """Where broken providers are; each puts its own into `FOUND_BY`."""
 
 AUTHOR = """

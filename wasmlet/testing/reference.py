@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import attrs
 
+from wasmlet.clock import Backoff
 from wasmlet.concurrency import Event
 from wasmlet.errors import InvalidInput, NotFound, Refused
 from wasmlet.model.inputs import Inputs
@@ -41,6 +42,8 @@ T = TypeVar("T")
 
 SCRIPT = "script"
 """The command of a container whose arguments are instructions."""
+BACKOFF = Backoff(initial=0.02, cap=300)
+"""The pauses before a script that has ended begins again."""
 
 
 @attrs.define(eq=False)
@@ -137,7 +140,7 @@ class ReferenceProvider(Provider):
         if container not in held.logs:
             raise NotFound(f"container {container} in pod {key} is not here")
         if options.previous:
-            raise NotFound(f"container {container} in pod {key} was never started again")
+            raise NotFound(f"of container {container} in pod {key} no earlier instance is known by itself")
         log, left = held.logs[container], options.limit_bytes
         since = options.since_time
         begin = next((i for i, (at, _) in enumerate(log) if since is None or at >= since), len(log))
@@ -214,6 +217,19 @@ class ReferenceProvider(Provider):
         held.status = _ended(held.status, exit_code, container)
         self._set(held)
 
+    def start_again(self, key: PodKey, container: str) -> None:
+        """The container of that name, which has ended, runs again."""
+        held, now = self._held(key), datetime.now(UTC)
+
+        def start(status: ContainerStatus) -> ContainerStatus:
+            if status.name != container or not isinstance(status.state, Terminated):
+                return status
+            count = status.restart_count + 1
+            return attrs.evolve(status, state=Running(now), last_state=status.state, restart_count=count)
+
+        held.status = attrs.evolve(held.status, containers=tuple(map(start, held.status.containers)))
+        self._set(held)
+
     def node_changed(self) -> None:
         """The node's status is to be looked at again."""
         self._changes.put_nowait(NodeChanged())
@@ -256,14 +272,16 @@ class _Guest:
     """Carries out a container's instructions: `print TEXT` writes a line, `sleep SECONDS` waits, `exit CODE` ends it.
 
     `ignore` makes it one that does not end when asked to: it uses its grace period up and is ended by force. A script
-    without `exit` runs on.
+    without `exit` runs on. One that has ended begins again, after a growing pause, if the pod's restartPolicy says so.
     """
 
     def __init__(self, provider: ReferenceProvider, held: _Held, container: Container) -> None:
         self._provider = provider
         self._held = held
         self._name = container.name
-        self._words = iter(container.args)
+        self._script = container.args
+        self._words = iter(self._script)
+        self._pauses = BACKOFF.pauses()
         self._timer: asyncio.TimerHandle | None = None
         self.stubborn = False
         self._step()
@@ -290,7 +308,19 @@ class _Guest:
                 case "ignore":
                     self.stubborn = True
                 case "exit":
-                    self._provider.finish(self._held.key, int(next(self._words)), self._name)
+                    self._exit(int(next(self._words)))
+                    return
+
+    def _exit(self, code: int) -> None:
+        self._provider.finish(self._held.key, code, self._name)
+        policy = self._held.pod.restart_policy
+        if policy == "Always" or (policy == "OnFailure" and code):
+            self._timer = asyncio.get_running_loop().call_later(next(self._pauses), self._again)
+
+    def _again(self) -> None:
+        self._provider.start_again(self._held.key, self._name)
+        self._words = iter(self._script)
+        self._step()
 
 
 def _ended(status: PodStatus, exit_code: int, name: str | None = None) -> PodStatus:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from wasmlet.errors import NotFound
 from wasmlet.model.pod import Pod
-from wasmlet.model.status import PodStatus
+from wasmlet.model.status import PodStatus, Terminated
 from wasmlet.testing.contract.lifecycle import LONG_GRACE, TURNS, cancelled_after, exits
 from wasmlet.testing.contract.pods import unknown
 from wasmlet.testing.contract.suite import Suite
@@ -62,6 +62,29 @@ class Ending(Suite):
         pod = await trial.running(stubborn=True)
         self._terminated(await trial.delete(pod, 0, seconds=trial.suite.accept_seconds), pod)
         await trial.gone(pod)
+
+    async def test_delete_pod_tells_which_signal_ended_a_container(self, trial: Trial) -> None:
+        """Exit codes as a shell has them: 128 plus the number of the signal; 143 if told to end, 137 if forced to."""
+        pod = await trial.running()
+        self._by_signal(await trial.delete(pod, 30), pod, "told to end", least=0)
+        pod = await trial.running(stubborn=True)
+        self._by_signal(await trial.delete(pod, 0), pod, "ended by force")
+
+    @classmethod
+    def _by_signal(cls, status: PodStatus, pod: Pod, how: str, least: int = 129) -> None:
+        """See that the codes are those of signals.
+
+        Args:
+            least: 0 where the container may have come to a good end of its own by that signal.
+        """
+        cls._terminated(status, pod)
+        for container in status.containers:
+            assert isinstance(container.state, Terminated)
+            code = container.state.exit_code
+            usual = "0, or 128 plus the signal's number (143 for SIGTERM)" if not least else "137, as SIGKILL gives it"
+            mend = "report 128 plus the signal's number: Python's returncode for it is negative, so 128 - returncode"
+            right = 128 < code <= 255 or code == least
+            demand(right, "delete_pod", f"an exit code of {usual} for a container that was {how}", code, mend)
 
     async def test_delete_pod_called_again_with_a_shorter_grace_hurries(self, trial: Trial) -> None:
         """The first call is cancelled when somebody shortens the grace period; the second one's counts."""

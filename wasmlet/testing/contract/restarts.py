@@ -11,12 +11,14 @@ import attrs
 
 from wasmlet.model.pod import Pod
 from wasmlet.model.quantity import Quantity
-from wasmlet.model.status import Condition, PodStatus
+from wasmlet.model.status import Condition
 from wasmlet.options import HELP
 from wasmlet.provider import NodeContext, NodeStatus
 from wasmlet.testing.contract.heartbeat import Heartbeat
 from wasmlet.testing.contract.lifecycle import cancelled_after, exits
 from wasmlet.testing.contract.pods import NODE_IP, inputs
+from wasmlet.testing.contract.processes import below, left_of
+from wasmlet.testing.contract.restart_policy import restarted
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
 from wasmlet.testing.contract.verdict import broken, demand, differing, ended, listed, runs, shown
@@ -133,6 +135,19 @@ class Restarts(Suite):
         await trial.delete(pod)
         await trial.gone(pod)
 
+    async def test_stop_leaves_no_process_behind(self, trial: Trial) -> None:
+        """Where the provider does not `survive`, stop ends what its pods run: nobody would find it again."""
+        if self.survives:
+            return
+        before = await asyncio.to_thread(below)
+        await trial.running(containers=("one", "two"))
+        begun = await asyncio.to_thread(below) - before
+        await trial.stop_reading()
+        await trial.call("stop", trial.provider.stop(), seconds=trial.suite.patience_seconds)
+        left = await left_of(begun, trial.suite.accept_seconds)
+        mend = "end every pod in stop; if pods outlive the provider and start finds them again, set survives = True"
+        demand(not left, "stop", "no process of a pod left when it returns", ", ".join(left), mend)
+
     async def test_what_ended_while_the_provider_was_away(self, trial: Trial) -> None:
         """The exit code of a container that ended meanwhile is told afterwards."""
         if not self.survives:
@@ -162,9 +177,9 @@ class Restarts(Suite):
             return
         tried = trial.pod(restart="Always", exit_code=3, after=self.moment_seconds)
         await trial.create(tried)
-        await trial.until(tried, lambda status: ended(status) or _restarts(status), "the container ended")
+        await trial.until(tried, lambda status: ended(status) or restarted(status), "the container ended")
         await trial.later()
-        if not _restarts(await trial.status(tried)):
+        if not restarted(await trial.status(tried)):
             return  # it leaves containers ended, whatever their restartPolicy
         await trial.delete(tried)
 
@@ -174,7 +189,7 @@ class Restarts(Suite):
         await trial.restart()
         await trial.call("update_pod", trial.provider.update_pod(pod, inputs()))
         mend = "keep the pod that update_pod was given, and go by it for what ends later"
-        await trial.until(pod, _restarts, "after a restart, the container started again when it had ended", mend=mend)
+        await trial.until(pod, restarted, "after a restart, the container started again when it had ended", mend=mend)
         await trial.delete(pod)
 
     async def test_the_event_loop_is_not_held_up(self, trial: Trial) -> None:
@@ -196,11 +211,6 @@ class Restarts(Suite):
         found = f"{heartbeat.longest:.2f} s, in\n{heartbeat.where}"
         mend = "await asyncio.to_thread(...) for what blocks, or use the asynchronous form of the call"
         demand(heartbeat.longest <= self.block_seconds, "every method", expected, found, mend)
-
-
-def _restarts(status: PodStatus) -> bool:
-    """Whether a container was started again."""
-    return any(container.restart_count for container in status.containers)
 
 
 def _quantities(what: str, amounts: Mapping[str, str]) -> dict[str, Quantity]:

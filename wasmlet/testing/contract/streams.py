@@ -8,14 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 import attrs
-import pytest
 
 from wasmlet.errors import InvalidInput, NotFound, Unsupported
 from wasmlet.model.pod import Pod
 from wasmlet.testing.contract.pods import pod_of, unknown
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
-from wasmlet.testing.contract.verdict import broken, demand, ended, runs
+from wasmlet.testing.contract.verdict import broken, demand, ended, left_out, runs
 
 __tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
@@ -224,7 +223,7 @@ class PortForward(Suite):
         if found is None:
             call = trial.provider.port_forward(unknown(), 1, Client())
             await _supported(trial, "port_forward", _quiet(call))
-            pytest.skip("serving is not overridden: there is no port to forward to")
+            left_out("serving is not overridden: there is no port to forward to")
         container, port = found
         pod = pod_of([{"name": "main"} | container], "contract-server")
         await trial.create(pod)
@@ -254,7 +253,7 @@ async def _supported(
     try:
         return await trial.call(method, call, seconds=trial.suite.patience_seconds, allow=(Unsupported, *allow))
     except Unsupported as error:
-        pytest.skip(f"{method} raises Unsupported: {error}")
+        left_out(f"{method} raises Unsupported: {error}")
 
 
 async def _quiet(call: Awaitable[Any]) -> None:

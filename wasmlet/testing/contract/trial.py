@@ -7,6 +7,7 @@ The checks themselves are in the modules beside this one.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -16,7 +17,7 @@ from typing import Any, Protocol, Self, cast
 from wasmlet.errors import NotFound, Unsupported
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import ContainerStatus, PodStatus
-from wasmlet.provider import LogOptions, NodeContext, PodRecord, Provider, StatusChanged
+from wasmlet.provider import Change, LogOptions, NodeContext, PodRecord, Provider, StatusChanged
 from wasmlet.testing.contract.pods import NODE_IP, inputs, pod_of
 from wasmlet.testing.contract.turns import TakesTurns
 from wasmlet.testing.contract.verdict import (
@@ -25,6 +26,7 @@ from wasmlet.testing.contract.verdict import (
     NOT_FOUND,
     SLOW,
     ContractBroken,
+    awaitable,
     broken,
     demand,
     ended,
@@ -156,11 +158,15 @@ class Trial:
             if stream is None:
                 await self._poll()
                 return
-            async with aclosing(stream) as changes:
+            async with aclosing(generator("changes", stream)) as changes:
                 async for change in changes:
+                    mend = "yield wasmlet.StatusChanged(key, status), wasmlet.PodEvent(...) or wasmlet.NodeChanged()"
+                    demand(isinstance(change, Change), "changes", "a wasmlet.Change", repr(change), mend)
                     if isinstance(change, StatusChanged):
                         self.history.append(change)
             self.changes_ended = "the stream ended by itself"
+        except ContractBroken as error:
+            self.changes_ended = str(error)
         except Exception as error:
             self.changes_ended = f"the stream raised {error!r}"
 
@@ -238,7 +244,7 @@ class Trial:
         limit = self.suite.accept_seconds if seconds is None else seconds
         try:
             async with asyncio.timeout(limit) as clock:
-                return await call
+                return await awaitable(method, call)
         except ContractBroken:
             raise
         except allow:
@@ -371,6 +377,21 @@ class Trial:
         return self._log(key, container, LogOptions(**options))
 
     async def _log(self, key: PodKey, container: str, options: LogOptions) -> bytes:
-        pieces: AsyncGenerator[bytes, None] = self.provider.logs(key, container, options)
+        pieces = generator("logs", self.provider.logs(key, container, options))
+        read = []
         async with aclosing(pieces) as stream:
-            return b"".join([piece async for piece in stream])
+            async for piece in stream:
+                mend = "yield bytes, as the container wrote them: text.encode()"
+                demand(isinstance(piece, bytes), "logs", "pieces of bytes", repr(piece), mend)
+                read.append(piece)
+        return b"".join(read)
+
+
+def generator(method: str, stream: object) -> AsyncGenerator[Any, None]:
+    """What the method gave, which has to be an asynchronous generator: a coroutine cannot be read piece by piece."""
+    if inspect.iscoroutine(stream):
+        stream.close()
+    found = f"{type(stream).__name__} {stream!r}"
+    mend = f"define it with `async def {method}(...)`, and have a `yield` in it"
+    demand(isinstance(stream, AsyncGenerator), method, "an asynchronous generator", found, mend)
+    return cast("AsyncGenerator[Any, None]", stream)

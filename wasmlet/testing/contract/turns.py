@@ -14,7 +14,7 @@ from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus
 from wasmlet.provider import Provider
-from wasmlet.testing.contract.verdict import broken, let_go
+from wasmlet.testing.contract.verdict import awaitable, broken, let_go
 
 __tracebackhide__ = True  # pytest hides this module's calls in tracebacks, so that those of the provider are seen
 
@@ -74,6 +74,6 @@ class TakesTurns:
             broken(method, "no other call for the pod under way", f"{other} has not returned", mend)
         self._under_way[uid] = method
         try:
-            return await call()
+            return await awaitable(method, call())  # type: ignore[no-any-return]
         finally:
             del self._under_way[uid]

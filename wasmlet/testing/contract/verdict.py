@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import attrs
+import pytest
 
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated, Waiting
 from wasmlet.provider import PodRecord
@@ -46,6 +48,22 @@ def demand(holds: object, method: str, expected: str, found: object, mend: str) 
     """Fail the check unless it holds."""
     if not holds:
         broken(method, expected, found, mend)
+
+
+def left_out(reason: str) -> NoReturn:
+    """Skip the check. pytest shows this place, since the other frames of the suite are hidden."""
+    __tracebackhide__ = False
+    pytest.skip(reason)
+
+
+def awaitable(method: str, call: object) -> Any:
+    """What the method gave, which has to be something to await.
+
+    Without this check an `await` would fail with a TypeError, which says nothing of the method.
+    """
+    found = f"{type(call).__name__} {call!r}"
+    demand(inspect.isawaitable(call), method, "a coroutine", found, f"define it with `async def {method}(...)`")
+    return call
 
 
 def shown(status: PodStatus | ContainerStatus | None) -> str:
