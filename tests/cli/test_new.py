@@ -36,6 +36,8 @@ def test_what_is_written_passes_at_once(tmp_path: Path, kind: str) -> None:
     written = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
     assert written >= {"README.md", "pyproject.toml", "wasmlet_fast_lamps/py.typed", "tests/test_contract.py"}
     assert [name for name in written if re.search("@[A-Z]+@", (package / name).read_text())] == []
+    if kind == "provider":
+        assert "nodeSelector: {wasmlet.dev/provider: fast-lamps}" in (package / "pod.yaml").read_text()
     run(package, "ruff", "check")
     run(package, "ruff", "format", "--check")
     run(package, "mypy")
