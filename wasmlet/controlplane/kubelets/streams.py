@@ -164,7 +164,7 @@ async def _echo(kubelet: Connection) -> web.Response:
     """A kubelet's answer that is not an upgrade, passed on unchanged, as the API server does.
 
     Raises:
-        ApiError: 500, it says neither yes nor no.
+        ApiError: 400, the answer is neither an upgrade nor an error.
     """
     status = kubelet.head.status
     if status < 400:
