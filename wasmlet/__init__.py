@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from wasmlet.errors import ConfigError, InvalidInput, NotFound, NotYet, Refused, Rejected, Unsupported, WasmletError
     from wasmlet.model.environment import Environment, environment
     from wasmlet.model.expansion import command_and_args
-    from wasmlet.model.inputs import Inputs
-    from wasmlet.model.pod import Container, Pod, PodKey
+    from wasmlet.model.inputs import HandedImage, Inputs, TokenKey
+    from wasmlet.model.pod import Container, Pod, PodKey, Raw
     from wasmlet.model.quantity import Quantity
     from wasmlet.model.status import Condition, ContainerStatus, PodStatus, Running, Terminated, Waiting
     from wasmlet.model.times import rfc3339_micro
@@ -62,6 +62,7 @@ __all__ = [
     "ContainerStatus",
     "Environment",
     "Figure",
+    "HandedImage",
     "Inputs",
     "InvalidInput",
     "LogOptions",
@@ -82,6 +83,7 @@ __all__ = [
     "ProbeKind",
     "Provider",
     "Quantity",
+    "Raw",
     "Refused",
     "Rejected",
     "Running",
@@ -90,6 +92,7 @@ __all__ = [
     "SystemClock",
     "Taint",
     "Terminated",
+    "TokenKey",
     "Unsupported",
     "Waiting",
     "WasmletError",
@@ -106,8 +109,8 @@ _NAMES = {
     "wasmlet.errors": "ConfigError InvalidInput NotFound NotYet Refused Rejected Unsupported WasmletError",
     "wasmlet.model.environment": "Environment environment",
     "wasmlet.model.expansion": "command_and_args",
-    "wasmlet.model.inputs": "Inputs",
-    "wasmlet.model.pod": "Container Pod PodKey",
+    "wasmlet.model.inputs": "HandedImage Inputs TokenKey",
+    "wasmlet.model.pod": "Container Pod PodKey Raw",
     "wasmlet.model.quantity": "Quantity",
     "wasmlet.model.status": "Condition ContainerStatus PodStatus Running Terminated Waiting",
     "wasmlet.model.times": "rfc3339_micro",
