@@ -114,6 +114,45 @@ def changed(version: int, generation: int, **metadata: Any) -> Pod:
     return Pod({**pod(version, generation=generation, **metadata).raw, "status": answer(version)["status"]})
 
 
+def answered(report: PodReport, version: int, **changes: Any) -> None:
+    """A write of the whole status arrives, on top of these changes of somebody else's."""
+    patch = report._compose()
+    assert patch is not None
+    status = {
+        key: value for key, value in {**report.current, **changes, **patch["status"]}.items() if value is not None
+    }
+    report._written({"metadata": {"resourceVersion": str(version)}, "status": status})
+
+
+async def test_a_status_of_somebody_elses_is_answered_though_only_the_answer_to_a_write_tells_of_it() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts, generation=1)
+    answered(report, 2)
+    assert puts.qsize() == 0
+    again = PodStatus((ContainerStatus("c", Running(NOW), restart_count=1),))
+    report.told(again)
+    puts.get_nowait()
+    unready = [{**c, "status": "False"} for c in report.current["conditions"]]
+    answered(report, 4, conditions=unready)  # whose event, of version 3, comes late
+    assert puts.qsize() == 1
+    patch = report._compose()
+    assert patch is not None
+    assert list(patch["status"]) == ["conditions"]
+    report.close(drop=False)
+
+
+async def test_an_api_server_that_drops_what_it_is_told_is_not_told_again() -> None:
+    puts = asyncio.Queue[None]()
+    report = running(puts, generation=1)
+    answered(report, 2)
+    report.told(PodStatus((ContainerStatus("c", Running(NOW), restart_count=1),)))
+    puts.get_nowait()
+    assert report._compose() is not None
+    report._written({"metadata": {"resourceVersion": "3"}, "status": report.current})
+    assert puts.qsize() == 0
+    report.close(drop=False)
+
+
 @pytest.mark.parametrize("generation", [0, 1])
 async def test_a_change_that_leaves_the_status_as_it_was_written_is_not_answered(generation: int) -> None:
     puts = asyncio.Queue[None]()

@@ -71,6 +71,8 @@ class PodReport:
         """The API has all of the newest status, as far as we know."""
         self._composed: PodStatus | None = None
         """What the last patch was made of."""
+        self._sent: tuple[Raw, frozenset[str]] | None = None
+        """The API's status that the patch under way was made against, and the keys that are in the patch."""
         self._unsure = ""
         """The version that was heard of while a write was under way, if it is one: its answer says whose it was."""
 
@@ -244,6 +246,7 @@ class PodReport:
         self._composed = self.status
         patch = statuses.patch_of(self._pod, self.current, self._wanted(self.status))
         self._settled = patch is None
+        self._sent = None if patch is None else (self.current, frozenset(patch["status"]))
         return patch
 
     def _wanted(self, status: PodStatus) -> Raw:
@@ -265,11 +268,17 @@ class PodReport:
     def _written(self, answer: Raw) -> None:
         version = str((answer.get("metadata") or {}).get("resourceVersion", ""))
         self._services.history.seen(version)
+        sent, self._sent = self._sent, None
+        another = False
         if later(version, self._version):
-            self._heard_of(answer.get("status") or {}, version)
+            status = answer.get("status") or {}
+            self._heard_of(status, version)
+            # Somebody else's write before ours, of which the watch tells nothing new any more. What is in the patch is
+            # not looked at: an API server that drops some of it would be written to without end.
+            another = sent is not None and _differ_beside(sent[1], sent[0], status)
         self._settled = True
         unsure, self._unsure = self._unsure, ""
-        if unsure and unsure != version:
+        if another or (unsure and unsure != version):
             self.send()
 
     def _heard_of(self, status: Raw, version: str) -> None:
@@ -279,6 +288,11 @@ class PodReport:
             self._services.metrics.running_after(self._services.clock.monotonic() - self._seen)
         if self.finished and (self.final or not self._goes_on):
             self._services.admission.release(self._pod.uid)
+
+
+def _differ_beside(keys: frozenset[str], before: Raw, after: Raw) -> bool:
+    """Whether two statuses differ in something else than these keys."""
+    return any(before.get(key) != after.get(key) for key in {*before, *after} - keys)
 
 
 def _ended(phase: str) -> Phase | None:
