@@ -84,6 +84,51 @@ async def test_events_wait_while_much_else_is_to_be_written_but_not_for_long(tmp
         sending.cancel()
 
 
+@pytest.mark.parametrize("paced", [False, True])
+async def test_what_waits_may_be_flushed_while_it_is_deferred_or_paced(tmp_path: Path, paced: bool) -> None:
+    api, clock = Api(), FakeClock()
+    async with serving(api.answer, tmp_path) as client, asyncio.timeout(60):
+        recorder = EventRecorder(client, "node", clock=clock, busy=lambda: not paced)
+        sending = asyncio.create_task(recorder.run())
+        for number in range(NODE_BURST + 1 if paced else 1):
+            recorder.record(pod(number), "Killing", "x")
+        assert await clock.next_sleep() > 0
+        await recorder.flush(30)
+        assert len(api.events) == (NODE_BURST + 1 if paced else 1)
+        clock.advance(MOST_DEFERRED_SECONDS)
+        for _ in range(10):
+            await asyncio.sleep(0)  # it finds that nothing is left
+        recorder.record(pod(1000), "Killing", "x")
+        if not paced:
+            assert await clock.next_sleep() > 0
+            clock.advance(MOST_DEFERRED_SECONDS)
+        await api.has(NODE_BURST + 2 if paced else 2)  # it goes on
+        assert not sending.done()
+        sending.cancel()
+
+
+async def test_a_flush_waits_for_what_is_being_sent(tmp_path: Path) -> None:
+    api, asked, go_on = Api(), asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.set()
+        await go_on.wait()
+        return await api.answer(request)
+
+    async with serving(answer, tmp_path) as client, asyncio.timeout(60):
+        recorder = EventRecorder(client, "node")
+        sending = asyncio.create_task(recorder.run())
+        recorder.record(pod(1), "Killing", "x")
+        await asked.wait()
+        flushing = asyncio.create_task(recorder.flush(30))
+        await asyncio.sleep(0)
+        assert not flushing.done()
+        go_on.set()
+        await flushing
+        sending.cancel()
+        assert len(api.events) == 1
+
+
 async def test_an_object_tells_so_much_and_no_more(tmp_path: Path) -> None:
     api, clock = Api(), FakeClock()
     async with serving(api.answer, tmp_path) as client:

@@ -119,6 +119,7 @@ class EventRecorder:
         self._queue: deque[_Waiting] = deque()
         self._names = EventNames()
         self._wake = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._paid_until = -math.inf
         """The monotonic time up to which the events that were sent use up the node's rate."""
@@ -167,12 +168,18 @@ class EventRecorder:
             self._wake.clear()
             while self._queue:
                 await self._paced()
-                await self._deferred(self._queue[0])
+                await self._deferred()
+                await self._send_next()
+
+    async def _send_next(self) -> None:
+        """Send the first that waits, if `flush` has not done so meanwhile."""
+        async with self._sending:
+            if self._queue:
                 await self._deliver(self._queue.popleft())
 
-    async def _deferred(self, first: _Waiting) -> None:
+    async def _deferred(self) -> None:
         """Let statuses go before: controllers act on these, and events are only read."""
-        while self._busy() and self._clock.monotonic() < first.since + MOST_DEFERRED_SECONDS:
+        while self._queue and self._busy() and self._clock.monotonic() < self._queue[0].since + MOST_DEFERRED_SECONDS:
             await self._clock.sleep(LOOK_SECONDS)
 
     async def _paced(self) -> None:
@@ -182,11 +189,11 @@ class EventRecorder:
             await self._clock.sleep(self._paid_until - now)
 
     async def flush(self, seconds: float) -> None:
-        """Send what is still waiting, for at most that long."""
+        """Send what is still waiting, for at most that long; also what `run` is sending has arrived then."""
         try:
             async with asyncio.timeout(seconds):
-                while self._queue:
-                    await self._deliver(self._queue.popleft())
+                while self._queue or self._sending.locked():
+                    await self._send_next()
         except TimeoutError:
             log.info("events left unsent", count=len(self._queue))
 
