@@ -103,7 +103,8 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
                     await _create_classes(client)
                 if keep:  # before the pods, which may run for as long as they like
                     hints.to_type(plane.kubeconfig, acts[0], say, pool=settings.pool)
-                show = Show(client, earlier, say, say if keep else _nothing, busy)
+                strict = file is not None  # those of the examples are known to be right
+                show = Show(client, earlier, say, say if keep else _nothing, busy, strict)
                 await _until(stop, _show(show, acts))
                 if keep and not stop.is_set():
                     if file is None:

@@ -30,6 +30,7 @@ class Show:
         say: called with each line to print.
         hint: called with each line that a user may type.
         busy: called with what the node is working at; "" for nothing.
+        strict: whether unknown fields are errors. The first object takes half a second longer then.
     """
 
     client: Client
@@ -37,6 +38,7 @@ class Show:
     say: Say
     hint: Say
     busy: Say = lambda what: None
+    strict: bool = True
 
     async def run(self, objects: Sequence[dict[str, Any]]) -> None:
         """Apply the objects and tell what becomes of the pods: that they ended, or that they answer for a Service.
@@ -93,12 +95,13 @@ class Show:
     async def _apply(self, objects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Apply the objects in their order; what they are then."""
         out = []
+        params = {"fieldValidation": "Strict"} if self.strict else {}
         for body in objects:
             name = body["metadata"].get("name") or body["metadata"]["generateName"]
             path = path_of(body)
             try:
                 try:
-                    made = await self.client.request("POST", path, params={"fieldValidation": "Strict"}, body=body)
+                    made = await self.client.request("POST", path, params=params, body=body)
                 except errors.AlreadyExists:  # as a RuntimeClass that the demo has made
                     made = await self.client.patch(f"{path}/{name}", body, MERGE_PATCH)
             except errors.ApiError as error:
