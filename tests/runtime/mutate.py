@@ -164,7 +164,9 @@ async def _run(runtime: Runtime, directory: Path, image: str, modules: Iterable[
         found.broken.append(f"files are left: {sorted(left)[:10]}")
     if (now := open_descriptors()) > descriptors:
         found.broken.append(f"{now - descriptors} descriptors are left")
-    names = Counter(children(shim).values()) - Counter({"wasmlet-guest": 1, "wasmlet-zygote": 1, "wasmlet-spare": 3})
+    names = Counter(children(shim).values()) - Counter(
+        {"wasmlet-guest": 1, "wasmlet-zygote": 2, "wasmlet-spare": 6}  # small ones, and those for components
+    )
     if names or zombies(shim) or zombies(os.getpid()):
         found.broken.append(f"processes are left: {names}, zombies {zombies(shim)}, {zombies(os.getpid())}")
     if "an error of wasmlet's own" in (told := (runtime.state_dir / "runtime" / "shim.log").read_text()):

@@ -31,19 +31,21 @@ def other_version(directory: Path, of: Path, changes: Mapping[str, tuple[str, st
     return directory
 
 
+_EXTENSIONS = "(messages.EXEC_COMMAND, messages.MAKE_MESSAGE, messages.NETWORK)"
+
 OLDER = {
     # As before there was a dense class, and before exec and attach.
     "supervisor/records.py": ("    thread: int = 0\n    memory: int = 0\n", ""),
     "messages.py": ("Resize, Given, Exec, Attach, Detach,", "Resize, Exec, Detach,"),
-    "supervisor/connections.py": ("(messages.EXEC_COMMAND, messages.NETWORK)", "()"),
+    "supervisor/connections.py": (_EXTENSIONS, "()"),
 }
 NO_COMMANDS = {
     # As before an exec took one round trip.
-    "supervisor/connections.py": ("(messages.EXEC_COMMAND, messages.NETWORK)", "()"),
+    "supervisor/connections.py": (_EXTENSIONS, "()"),
 }
 NO_NETWORK = {
     # As before containers had sockets.
-    "supervisor/connections.py": ("(messages.EXEC_COMMAND, messages.NETWORK)", "(messages.EXEC_COMMAND,)"),
+    "supervisor/connections.py": (_EXTENSIONS, "(messages.EXEC_COMMAND,)"),
 }
 NEVER_GIVEN = {
     # One that cannot be asked what a container was given: a command of the container's own program needs no asking.

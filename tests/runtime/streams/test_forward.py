@@ -28,7 +28,7 @@ async def test_bytes_both_ways_until_the_caller_sends_no_more() -> None:
         for begin in range(0, len(data), 30_000):
             client.sends.put_nowait(data[begin : begin + 30_000])
         client.sends.put_nowait(b"")
-        await forward(POD, port, client, (port,))
+        await forward(POD, "p", port, client, (port,))
     assert client.got == data
 
 
@@ -39,7 +39,7 @@ async def test_the_pods_side_closes_first() -> None:
 
     client = Client()
     async with tcp_server(says_and_leaves) as port, asyncio.timeout(PATIENCE):
-        await forward(POD, port, client, (port,))
+        await forward(POD, "p", port, client, (port,))
     assert client.got == b"bye"
 
 
@@ -51,7 +51,7 @@ async def test_a_caller_who_takes_no_more_ends_it() -> None:
     async with tcp_server(echo) as port, asyncio.timeout(PATIENCE):
         client = Gone()
         client.sends.put_nowait(b"x")
-        await forward(POD, port, client, (port,))
+        await forward(POD, "p", port, client, (port,))
 
 
 async def test_a_caller_who_leaves_hangs_up() -> None:
@@ -64,7 +64,7 @@ async def test_a_caller_who_leaves_hangs_up() -> None:
 
     async with tcp_server(until_end) as port, asyncio.timeout(PATIENCE):
         client = Client()
-        job = asyncio.create_task(forward(POD, port, client, (port,)))
+        job = asyncio.create_task(forward(POD, "p", port, client, (port,)))
         await client.until(1)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -87,7 +87,7 @@ async def test_a_pod_that_reads_nothing_keeps_no_caller() -> None:
     client = Client()
     client.sends.put_nowait(bytes(32 * 1024 * 1024))
     async with tcp_server(deaf) as port:
-        job = asyncio.create_task(forward(POD, port, client, (port,)))
+        job = asyncio.create_task(forward(POD, "p", port, client, (port,)))
         await begun.wait()
         job.cancel()
         done, _ = await asyncio.wait([job], timeout=PATIENCE)
@@ -99,4 +99,4 @@ async def test_nothing_listens() -> None:
     async with tcp_server(echo) as port:
         pass
     with pytest.raises(InvalidInput, match=f"cannot connect to port {port} of the pod: .*refused"):
-        await forward(POD, port, Client(), (port,))
+        await forward(POD, "p", port, Client(), (port,))

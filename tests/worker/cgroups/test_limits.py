@@ -215,10 +215,14 @@ def test_a_worker_without_room_for_a_thread_says_so(tmp_path: Path) -> None:
             return
         most = group_of_worker(shim, pid, "pids") / "pids.max"
         assert int(most.read_text()) == ENGINE_TASKS + MOST_CONTAINERS
+        listening = 2
+        eventually(lambda: len(os.listdir(f"/proc/{pid}/task")) == 1 + 1 + listening)
         most.write_text("2")
+        for _ in range(listening - 1):  # on threads that are there
+            assert shim.running(shim.run("start", "sleep", "1000", dense="ns"))["pid"] == pid
         record = shim.ended(shim.run("start", dense="ns"))
         assert (record["exit_code"], record["reason"]) == (128, wire.START_ERROR)
         assert record["message"].startswith("the worker has no room for another thread: ")
         assert alive(pid)
-        most.write_text("3")
+        most.write_text("10")
         assert shim.ended(shim.run("start", "exit", "3", dense="ns"))["exit_code"] == 3

@@ -167,6 +167,8 @@ class ShimClient(ShimConnection):
             raise
         except ConnectionError:
             raise ShimError("the connection to the shim was lost, and with it the command") from None
+        finally:
+            del asked  # or an error that it has, and this call, would hold each other
         return ContainerRecord.of(reply["exec"])
 
     async def attach(self, container_id: str, *, stdin: bool) -> tuple[messages.Attached, list[int]]:
