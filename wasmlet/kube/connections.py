@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary
@@ -70,13 +71,22 @@ class _Connector(aiohttp.TCPConnector):
         if not await self._closed_soon():
             for protocol, transport in self._made.items():
                 if protocol.closed is not None:
-                    transport.abort()
+                    break_off(transport)
             await self._closed_soon()
 
     async def _closed_soon(self) -> bool:
         """Wait until all connections are closed, for a moment at most; whether they are."""
         left = [closed for protocol in self._made if (closed := protocol.closed) is not None]
         return not left or not (await asyncio.wait(left, timeout=CLOSE_SECONDS))[1]
+
+
+def break_off(transport: asyncio.Transport) -> None:
+    """Close a connection at once.
+
+    One in TLS that was closed twice has nothing to break off any more; early versions of Python 3.11 fail then.
+    """
+    with suppress(AttributeError):
+        transport.abort()
 
 
 class _SocksConnector(_Connector):

@@ -17,6 +17,8 @@ import aiohttp
 import attrs
 import httptools
 
+from wasmlet.kube.connections import break_off
+
 HEAD_BYTES = 64 * 1024
 """The longest head of an answer that is read."""
 BUFFER_BYTES = 2**21
@@ -164,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close the connection at once: what is still to come, nobody waits for."""
-        self._transport.abort()
+        break_off(self._transport)
         self._opened.close()
 
     def _arm(self, when: float) -> None:
