@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.model.manifests import pod, with_env
 from wasmlet.errors import Refused
+from wasmlet.model import downward
 from wasmlet.model.downward import Asked, field_value, format_map, resource_value
 from wasmlet.model.environment import environment
 from wasmlet.model.inputs import Inputs
@@ -100,6 +101,16 @@ def test_maps_are_sorted_and_quoted_as_go_does() -> None:
         r'a="\x01\x7f\u00ad\u200b\U000e0001é 日本"' + "\n" + r'b="tab\tline\nback\\slash"' + "\n" + 'c=""'
     )
     assert format_map({}) == ""
+
+
+def test_a_map_is_formatted_where_it_is_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume may have many files, and each version of a pod makes them anew; a map may have 256 KiB."""
+    formatted, real = list[str](), downward._quote
+    monkeypatch.setattr(downward, "_quote", lambda text: formatted.append(text) or real(text))
+    downward._formatted.cache_clear()
+    for path in ("metadata.name", "metadata.annotations", "metadata.name", "metadata.annotations"):
+        field_value(WEB, {"fieldPath": path}, NODE, (), Asked("volume", "f"))
+    assert formatted == ['say "hi"']
 
 
 @given(st.text())

@@ -29,3 +29,19 @@ def test_what_is_ready_does_not_wait_for_what_is_to_be_done_soon() -> None:
     assert order == ["first", "second", "soon"]
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def test_a_timer_may_be_due_in_years() -> None:
+    """A grace period may have ten years, and epoll waits for 24 days at most."""
+    loop, (reader, writer) = Loop(), os.pipe()
+
+    def stop(_: int) -> None:
+        loop.stopped = True
+
+    late = loop.later(1e10, lambda: None)
+    loop.add(reader, READ, stop)
+    os.write(writer, b"x")
+    loop.run()
+    assert late.callback is not None
+    for descriptor in (reader, writer):
+        os.close(descriptor)

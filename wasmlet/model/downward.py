@@ -7,6 +7,8 @@ asks: the API documents one list for variables and another for volumes. `wasmlet
 
 from __future__ import annotations
 
+import functools
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -80,7 +82,7 @@ def field_value(pod: Pod, selector: Raw, inputs: Inputs, pod_ips: Sequence[str],
             "status.podIPs": ",".join(addresses),
         }
     else:
-        simple |= {name: format_map(values) for name, values in maps.items()}
+        simple |= {name: format_map(values) for name, values in maps.items() if name == path}
     version = selector.get("apiVersion") or "v1"
     if version == "v1":
         if path in simple:
@@ -140,15 +142,28 @@ def _default_limit(pod: Pod, resource: str, inputs: Inputs) -> Quantity:
 
 def format_map(values: Mapping[str, str]) -> str:
     """Labels or annotations as a volume has them: `key="value"` lines, sorted, the values quoted as Go does."""
-    return "\n".join(f"{key}={_quote(value)}" for key, value in sorted(values.items()))
+    return _formatted(tuple(sorted(values.items())))
+
+
+@functools.lru_cache(maxsize=4)
+def _formatted(values: tuple[tuple[str, str], ...]) -> str:
+    # Kept, because a volume may ask for the same map, which may have 256 KiB, in each of its files.
+    return "\n".join(f"{key}={_quote(value)}" for key, value in values)
 
 
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 _ESCAPES |= {"\\": r"\\", '"': r"\""}
+_TO_LOOK_AT = re.compile(r"[^ !#-\[\]-~]")
+"""All but the characters of ASCII that are quoted as they are."""
 
 
 def _quote(text: str) -> str:
-    return '"' + "".join(_ESCAPES.get(char) or (char if _printable(char) else _escape(char)) for char in text) + '"'
+    return f'"{_TO_LOOK_AT.sub(_quoted, text)}"'
+
+
+def _quoted(found: re.Match[str]) -> str:
+    char = found[0]
+    return _ESCAPES.get(char) or (char if _printable(char) else _escape(char))
 
 
 def _printable(char: str) -> bool:

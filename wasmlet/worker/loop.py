@@ -23,6 +23,10 @@ _FEW = 256
 """With fewer timers than this, cancelled ones are not searched for and removed early."""
 
 
+_LONGEST = 3600.0
+"""Seconds without looking at the timers: epoll takes no more than 24 days, and one may be due years later."""
+
+
 class Timer:
     """A call that is made later, unless `cancel` comes first."""
 
@@ -107,7 +111,7 @@ class Loop:
         if soon:
             timeout = 0.0
         elif self._timers:
-            timeout = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST)
         ready = [(number, events, self._watched.get(number)) for number, events in self._poll.poll(timeout)]
         for number, events, watched in ready:
             # An earlier callback of this turn may have closed this source; another one may have its number now.

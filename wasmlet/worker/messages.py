@@ -8,6 +8,7 @@ field gets the value that means the same as before the field existed.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -172,7 +173,7 @@ class Stop(Request):
     @classmethod
     def of(cls, message: wire.Message) -> Stop:
         grace = message.get("grace", 0)
-        if not isinstance(grace, (int, float)):
+        if not isinstance(grace, (int, float)) or not 0 <= grace < math.inf:
             raise wire.WireError(f"expected a grace period in seconds, found {str(grace)[:40]!r}")
         return cls(name_of(message), float(grace))
 

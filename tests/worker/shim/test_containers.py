@@ -64,7 +64,7 @@ def test_kills_what_does_not_end_when_the_grace_period_is_over(tmp_path: Path) -
     with running(tmp_path / "state") as shim:
         name = shim.run("stubborn", "start", "sleep", "1000")
         shim.running(name)
-        shim.connection.ask("stop", id=name, grace=1000)
+        shim.connection.ask("stop", id=name, grace=315_360_000)  # ten years, as long as a pod may ask for
         shim.connection.ask("stop", id=name, grace=0.05)  # shorter: it hurries
         shim.connection.ask("stop", id=name, grace=1000)  # longer: it does not slow down
         record = shim.ended(name)
