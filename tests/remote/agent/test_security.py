@@ -137,7 +137,7 @@ async def test_a_wrong_setting_is_told(settings: dict[str, Any], said: str) -> N
 
 async def test_a_wrong_provider_is_told_in_a_line(tmp_path: Path) -> None:
     code, _, err = await command("--provider=nothing", f"--state-dir={tmp_path}")
-    assert code == 1
+    assert code == 2
     assert err.startswith("Error: there is no provider")
     assert len(err.splitlines()) == 1
 

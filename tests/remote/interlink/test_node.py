@@ -65,7 +65,7 @@ async def test_the_command_takes_the_provider_of_the_protocol(args: list[str], v
         env=os.environ | ({"WASMLET_PROTOCOL": variable} if variable else {}), stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, stderr = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert stderr.decode().startswith("Error: --capacity: expected a resource")
 
 
