@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import resource
 import secrets
 import socket
 import threading
@@ -48,6 +49,20 @@ def test_runs_containers_of_a_group_in_one_process(tmp_path: Path, python: str) 
         assert {one["memory"] for one in same} == {4096}
         assert len({record["pid"], other["pid"], alone["pid"]}) == 3
         assert (alone["thread"], alone["memory"]) == (0, 0)
+
+
+def test_a_worker_without_room_for_descriptors_goes_on(tmp_path: Path) -> None:
+    """A guest may have opened all that its worker may have; the others are not to end with the next start."""
+    with running(tmp_path / "state") as shim:
+        pid = shim.running(shim.run("start", "sleep", "1000", dense="ns"))["pid"]
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        record = shim.ended(shim.run("start", dense="ns"))
+        assert (record["exit_code"], record["reason"]) == (128, wire.START_ERROR)
+        assert record["message"] == "the worker has no room for more descriptors"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        again = shim.ended(shim.run("start", "exit", "3", dense="ns"))
+        assert (again["pid"], again["exit_code"]) == (pid, 3)
 
 
 def test_a_module_is_loaded_once(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ _decode = json.JSONDecoder().raw_decode
 
 # Python's own constants are members of enums, and slow: each use in a child takes memory of the child's own, too.
 _NOSIGNAL, _CLOEXEC = int(socket.MSG_NOSIGNAL), int(socket.MSG_CMSG_CLOEXEC)
-_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_CUT, _NO_ROOM = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 _LEVEL, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 _ITEM = array.array("i").itemsize
 _SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * _ITEM)
@@ -111,6 +111,18 @@ _SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * _ITEM)
 
 class WireError(Exception):
     """A message that breaks the rules above; the connection that it came on is closed."""
+
+
+class LostDescriptors(WireError):
+    """Not all descriptors of a message have come: there were too many, or this process may have no more of them.
+
+    Attributes:
+        message: what came with them.
+    """
+
+    def __init__(self, message: Message) -> None:
+        super().__init__("a message carries too many descriptors")
+        self.message = message
 
 
 def pack(message: Message) -> bytes:
@@ -186,7 +198,7 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
 
     Raises:
         BlockingIOError: the socket does not block and there is none.
-        WireError: the message breaks the rules; its descriptors have been closed.
+        WireError: the message breaks the rules, or is a `LostDescriptors`; its descriptors have been closed.
     """
     data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, _SPACE, _CLOEXEC)
     descriptors = array.array("i")
@@ -195,7 +207,9 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
             descriptors.frombytes(payload[: len(payload) - len(payload) % _ITEM])
     try:
         if flags & _CUT:
-            raise WireError("a message is too long or carries too many descriptors")
+            raise WireError("a message is too long")
+        if flags & _NO_ROOM:
+            raise LostDescriptors(unpack(data))
         if not data:
             if descriptors:
                 raise WireError("descriptors came without a message")

@@ -152,7 +152,14 @@ class _Worker:
 
     def _next(self) -> tuple[str, list[int], int | None] | None:
         """Handle messages until one has a container, which is then this thread's; None where no message will come."""
-        while (received := wire.receive(self._control)) is not None:
+        while True:
+            try:
+                received = wire.receive(self._control)
+            except wire.LostDescriptors as lost:  # a guest has opened all that this process may have
+                self._tell_shim(str(lost.message.get("run")), failed="the worker has no room for more descriptors")
+                continue
+            if received is None:
+                return None
             message, descriptors = received
             if "run" in message and len(descriptors) >= _FIXED:
                 name, asking = message["run"], descriptors.pop() if message.get("sockets") else None
@@ -162,7 +169,6 @@ class _Worker:
             wire.close(descriptors)
             if "stop" in message:
                 self._stop(message["stop"])
-        return None
 
     def _takes(self, name: str, descriptors: list[int], asking: int | None) -> bool:
         """Have this thread run a container, whose guest may take its time; False where nobody could listen then."""
