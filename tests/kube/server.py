@@ -15,7 +15,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, directory: Path) -> AsyncIterator[Client]:
+async def serving(handler: Handler, directory: Path, **user: str) -> AsyncIterator[Client]:
     """A client of a server on loopback that gives every request to the handler."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
@@ -24,7 +24,7 @@ async def serving(handler: Handler, directory: Path) -> AsyncIterator[Client]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     try:
-        kubeconfig = write_kubeconfig(directory, f"http://127.0.0.1:{port}")
+        kubeconfig = write_kubeconfig(directory, f"http://127.0.0.1:{port}", **user)
         async with Client(await load_identity(kubeconfig)) as client:
             yield client
     finally:

@@ -362,3 +362,16 @@ async def test_a_path_reaches_the_server_as_it_is_meant(tmp_path: Path) -> None:
     async with peer(tmp_path, answering(OK)) as it:
         await it.client.get("/a b\r\nX: y/ü:c%20d", labelSelector="a in (b, c),d=e&f")
     assert it.requests == [["GET /a%20b%0D%0AX:%20y/%C3%BC:c%20d?labelSelector=a+in+%28b%2C+c%29%2Cd%3De%26f HTTP/1.1"]]
+
+
+async def test_a_watch_that_is_refused_reads_no_endless_answer(tmp_path: Path) -> None:
+    async def refuses_for_ever(talk: Talk) -> None:
+        await talk.asked()
+        await talk.say(b"HTTP/1.1 500 Internal Server Error\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await talk.say(b"1000\r\n" + bytes(0x1000) + b"\r\n")
+
+    async with peer(tmp_path, refuses_for_ever) as at, asyncio.timeout(30):
+        with pytest.raises(errors.ApiError):
+            async with at.client.stream("/x", {}):
+                pass

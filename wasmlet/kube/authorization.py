@@ -21,6 +21,8 @@ from wasmlet.errors import ConfigError
 log = structlog.get_logger(__name__)
 
 READ_SECONDS = 60.0
+ANSWER_SECONDS = 1.0
+"""How long a request waits for a file system; one over a network may never answer."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _UNESCAPED = re.compile(r"[^!#$&'*+.^_`|~0-9A-Za-z-]")
 
@@ -51,6 +53,8 @@ class TokenFile:
     _clock: Clock
     _token: str = attrs.field(repr=False)
     _read: float
+    _reading: asyncio.Future[str] | None = attrs.field(default=None, init=False, repr=False)
+    """The one that is under way; there is no second one beside it, since each has a thread."""
 
     @classmethod
     def opened(cls, path: Path, clock: Clock, fallback: str = "") -> TokenFile:
@@ -72,10 +76,15 @@ class TokenFile:
 
     async def header(self) -> str | None:
         now = self._clock.monotonic()
-        if now - self._read >= READ_SECONDS:
+        if self._reading is None and now - self._read >= READ_SECONDS:
             self._read = now
+            self._reading = asyncio.get_running_loop().run_in_executor(None, _token, self._path)
+            if not (await asyncio.wait({self._reading}, timeout=ANSWER_SECONDS))[0]:
+                log.warning("the token file cannot be read yet: the token before stays", path=str(self._path))
+        if self._reading is not None and self._reading.done():
+            reading, self._reading = self._reading, None
             try:
-                self._token = await asyncio.to_thread(_token, self._path)
+                self._token = reading.result()
             except ConfigError as error:
                 log.warning("the token cannot be read again: the one before stays", error=str(error))
         return f"Bearer {self._token}"

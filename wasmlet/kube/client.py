@@ -45,6 +45,8 @@ CUT_SECONDS = 0.5
 """How long a request that an outage left without an answer has to be answered when the outage is over."""
 THROTTLED = Backoff(initial=0.5, cap=10, jitter=0.2)
 """The least pauses between these tries, whatever the server asks for: one that asks for none is not flooded."""
+ERROR_BYTES = 64 * 1024
+"""How much is read of what a server says to a watch that it refuses."""
 FAILURES = (TimeoutError, Broken, aiohttp.ClientError, ConnectionError)
 """What comes instead of an answer."""
 _PLAIN = "/?:@!$&'()*+,;=~%"
@@ -183,18 +185,13 @@ class Client:
         content_type: str,
         seconds: float,
     ) -> bytes:
-        pool, lines = await self._ready()
+        pool = await self._ready()
         if data is not None:
-            more = b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (
-                lines,
-                content_type.encode(),
-                len(data),
-                data,
-            )
+            more = b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (content_type.encode(), len(data), data)
         elif method == "GET":
-            more = lines + b"Accept-Encoding: gzip\r\n\r\n"
+            more = b"Accept-Encoding: gzip\r\n\r\n"
         else:
-            more = lines + b"Content-Length: 0\r\n\r\n"
+            more = b"Content-Length: 0\r\n\r\n"
         answer = None
         try:
             answer = await pool.ask(method, _target(path, params), more, since=self._clock.monotonic(), seconds=seconds)
@@ -220,16 +217,16 @@ class Client:
         Args:
             silence: seconds without a byte after which the connection counts as dead; None means never.
         """
-        pool, lines = await self._ready()
+        pool = await self._ready()
         answer = None
         try:
             async with pool.stream(
-                _target(path, params), lines + b"\r\n", since=self._clock.monotonic(), silence=silence
+                _target(path, params), b"\r\n", since=self._clock.monotonic(), silence=silence
             ) as answer:
                 self._ended("GET", answer)
                 assert answer.content is not None
                 if answer.status >= 300:
-                    error = _error(answer, await answer.content.read())
+                    error = _error(answer, await _beginning(answer.content))
                     if isinstance(error, errors.Unauthorized):
                         await self._reload()
                     raise error
@@ -242,14 +239,13 @@ class Client:
             if self._retired:
                 await self._close_unused()
 
-    async def _ready(self) -> tuple[Pool, bytes]:
-        """The connections to use now, and the lines that say in a request who we are."""
+    async def _ready(self) -> Pool:
+        """The connections to use now."""
         if (until := self.identity.until) is not None and self._clock.now() >= until:
             await self._reload()
-        lines = await self.identity.lines()
         if self._pool is None:
             self._pool = Pool(self.identity, limit=self._connections)
-        return self._pool, lines
+        return self._pool
 
     def _ended(self, method: str, answer: Answer | None) -> None:
         """Note how a request was answered, if it was."""
@@ -348,3 +344,12 @@ def _error(answer: Answer, text: bytes) -> errors.ApiError:
     if answer.status < 400 and where is not None:
         text = b"it wants to be asked at " + where
     return errors.from_answer(answer.status, text, None if wait is None else wait.decode("latin-1"))
+
+
+async def _beginning(content: asyncio.StreamReader) -> bytes:
+    """All of it, or as much as counts."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            return await content.readexactly(ERROR_BYTES)
+    except asyncio.IncompleteReadError as end:
+        return end.partial

@@ -31,6 +31,7 @@ class Pool:
 
     def __init__(self, identity: Identity, *, limit: int) -> None:
         self._loop = asyncio.get_running_loop()
+        self._identity = identity
         self._connector = connector(identity.proxy, identity.ssl_context, limit=0)
         proxy = None if identity.proxy is None or is_socks(identity.proxy) else URL(identity.proxy)
         # What aiohttp opens a connection for. It is never sent.
@@ -125,11 +126,13 @@ class Pool:
     ) -> tuple[Connection, Answer]:
         """The answer, and the connection that it came on, which has to be given back."""
         again = method in _REPEATABLE
+        ours = await self._identity.lines()
         while True:
             connection = await self._connection(since, due)
             kept = connection.used
             try:
-                request = b"".join((method.encode(), b" ", self._prefix, target, self._lines, self._to_proxy(), more))
+                start = (method.encode(), b" ", self._prefix, target, self._lines)
+                request = b"".join((*start, self._to_proxy(), ours, more))
                 return connection, await connection.ask(request, since=since, due=due, stream=stream, silence=silence)
             except BaseException as error:
                 self._give_back(connection)
@@ -164,7 +167,9 @@ class Pool:
                 del self._opening[cut]
 
     async def _opened(self) -> Connection:
-        connection = Connection(await self._connector.connect(self._goal, [], _LIMITS), self._forget, self._buffer)
+        async with asyncio.timeout(CONNECT_SECONDS):  # a proxy may take the request for a tunnel, and never answer
+            opened = await self._connector.connect(self._goal, [], _LIMITS)
+        connection = Connection(opened, self._forget, self._buffer)
         self._all.add(connection)
         return connection
 

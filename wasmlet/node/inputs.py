@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from urllib.parse import quote
 
 import attrs
 import structlog
@@ -204,7 +205,7 @@ class InputStore:
         pauses = client.recovery.pauses(POLL_RETRIES, clock, rng)
         while not found.settled.is_set():
             try:
-                found.applied(await client.get(f"{key.collection}/{key.name}"))
+                found.applied(await client.get(f"{key.collection}/{quote(key.name, safe='')}"))
             except errors.ObjectNotFound:
                 found.synced(())
             except errors.ApiError as error:
