@@ -19,22 +19,30 @@ from wasmlet.testing import FakeClock
 def hearing(heard: list[str]) -> Handler:
     """Answers each request, and notes which token it came with."""
 
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         heard.append(request.headers["Authorization"])
         return web.json_response({})
 
-    return answer
+    return respond
 
 
-def token_file(path: Path) -> tuple[TokenFile, FakeClock]:
-    """One that has been read, and whose next reading, which is due, hangs until somebody writes."""
+def token_file(path: Path) -> tuple[TokenFile, FakeClock, int]:
+    """One that has been read, and whose next reading, which is due, hangs until `answer`; with what that needs."""
     clock = FakeClock()
     path.write_text("good")
     opened = TokenFile.opened(path, clock)
     path.unlink()
     os.mkfifo(path)
     clock.advance(authorization.READ_SECONDS)
-    return opened, clock
+    return opened, clock, os.open(path, os.O_RDWR)
+
+
+def answer(path: Path, writer: int, token: str) -> None:
+    """End the reading that hangs; later ones read a file."""
+    os.write(writer, token.encode())
+    path.unlink()
+    path.write_text(token)
+    os.close(writer)
 
 
 async def test_it_keeps_no_request_waiting_and_is_not_asked_again(
@@ -42,7 +50,7 @@ async def test_it_keeps_no_request_waiting_and_is_not_asked_again(
 ) -> None:
     monkeypatch.setattr(authorization, "ANSWER_SECONDS", 0.1)
     heard: list[str] = []
-    token, clock = token_file(tmp_path / "token")
+    token, clock, writer = token_file(tmp_path / "token")
     async with serving(hearing(heard), tmp_path, token="good") as client:
         client.identity = attrs.evolve(client.identity, authorization=token)
         try:
@@ -54,7 +62,7 @@ async def test_it_keeps_no_request_waiting_and_is_not_asked_again(
                 await client.get("/x")
                 assert token._reading is reading
         finally:
-            await asyncio.to_thread((tmp_path / "token").write_text, "next\n")
+            answer(tmp_path / "token", writer, "next\n")
         await asyncio.wait({reading})
         await client.get("/x")
     assert heard == ["Bearer good", "Bearer good", "Bearer next"]
@@ -63,7 +71,7 @@ async def test_it_keeps_no_request_waiting_and_is_not_asked_again(
 async def test_nobody_but_its_own_server_hears_the_token(tmp_path: Path) -> None:
     before: list[str] = []
     after: list[str] = []
-    token, _ = token_file(tmp_path / "token")
+    token, _, writer = token_file(tmp_path / "token")
     (tmp_path / "other").mkdir()
     async with (
         serving(hearing(before), tmp_path, token="good") as client,
@@ -74,7 +82,7 @@ async def test_nobody_but_its_own_server_hears_the_token(tmp_path: Path) -> None
         while token._reading is None:  # noqa: ASYNC110 - what is waited for is within the request
             await asyncio.sleep(0)
         await client.use(other.identity)
-        await asyncio.to_thread((tmp_path / "token").write_text, "good")
+        answer(tmp_path / "token", writer, "good")
         async with asyncio.timeout(30):
             await request
             await client.get("/x")

@@ -118,7 +118,11 @@ class ForgetsManifests(ReferenceProvider):
         pass
 
 
-@found_by(test_pods_after_a_restart="list_pods", test_what_ended_while_the_provider_was_away="list_pods")
+@found_by(
+    test_a_container_that_ends_after_a_restart_is_started_again="update_pod",
+    test_pods_after_a_restart="list_pods",
+    test_what_ended_while_the_provider_was_away="list_pods",
+)
 class ForgetsWithItsProcess(ReferenceProvider):
     """Does not survive, although it is said to."""
 
