@@ -27,7 +27,7 @@ from wasmlet.kube import errors, paths
 from wasmlet.kube.config import Identity
 from wasmlet.kube.pool import Pool
 from wasmlet.kube.recovery import Recovery
-from wasmlet.kube.wire import Answer, Broken
+from wasmlet.kube.wire import BODY_BYTES, Answer, Broken
 from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
@@ -215,7 +215,8 @@ class Client:
         """GET without an end: the body as it arrives.
 
         Args:
-            silence: seconds without a byte after which the connection counts as dead; None means never.
+            silence: seconds without a byte after which the connection counts as dead; None means never. Where there
+                is such a limit, the server also has to begin its answer within `wire.HEAD_SECONDS`.
         """
         pool = await self._ready()
         answer = None
@@ -332,10 +333,15 @@ def _unpacked(answer: Answer) -> bytes:
     """The body, which may be compressed where that was offered: for reads, of which a list may be long."""
     if answer.headers.get(b"content-encoding", b"identity").lower() != b"gzip":
         return answer.body
+    unpacker = zlib.decompressobj(_GZIP)
     try:
-        return zlib.decompress(answer.body, _GZIP)
+        text = unpacker.decompress(answer.body, BODY_BYTES)
     except zlib.error as error:
         raise Broken(f"what it sent is not compressed as it says: {error}") from None
+    if not unpacker.eof:
+        what = f"has over {BODY_BYTES // 1024**2} MiB when it is unpacked" if unpacker.unconsumed_tail else "is cut off"
+        raise Broken(f"the compressed body of an answer {what}")
+    return text
 
 
 def _error(answer: Answer, text: bytes) -> errors.ApiError:

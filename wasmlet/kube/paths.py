@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from wasmlet.kube import errors
 from wasmlet.model.pod import PodKey
 
 PODS = "/api/v1/pods"
@@ -15,6 +18,25 @@ def pod(key: PodKey) -> str:
 
 def events(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/events"
+
+
+_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+def may_name(name: str) -> bool:
+    """Whether an object of the kinds that a pod refers to can have this name: a subdomain in lower case (RFC 1123)."""
+    return _SUBDOMAIN.fullmatch(name) is not None
+
+
+def named(collection: str, name: str) -> str:
+    """The object of that name in a collection, where the name is somebody else's word, such as a pod's.
+
+    Raises:
+        ObjectNotFound: no object can have that name, which would lead to another path.
+    """
+    if not may_name(name):
+        raise errors.ObjectNotFound(404, "NotFound", f"{name[:253]!r} is not the name of an object")
+    return f"{collection}/{name}"
 
 
 def written_kind(method: str, path: str) -> str:

@@ -21,6 +21,10 @@ from wasmlet.kube.connections import break_off
 
 HEAD_BYTES = 64 * 1024
 """The longest head of an answer that is read."""
+HEAD_SECONDS = 30.0
+"""How long the head of a stream may take where silence counts as death. What comes after it may rest for longer."""
+BODY_BYTES = 256 * 1024 * 1024
+"""The longest body of an answer that is kept whole: a list of all pods of a large cluster has a tenth of that."""
 BUFFER_BYTES = 2**21
 """How much of a stream waits to be read: one watched object may be as large as the API allows."""
 READ_BYTES = 64 * 1024
@@ -64,6 +68,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_answer",
         "_armed",
+        "_body_bytes",
         "_buffer",
         "_content",
         "_due",
@@ -100,6 +105,8 @@ class Connection(asyncio.BufferedProtocol):
         self._parts: list[bytes] = []
         self._head_bytes = 0
         """How long the head is as far as it has come; -1 when it is complete."""
+        self._body_bytes = 0
+        """How much has come since."""
         self._keep = True
         """The server has not said that this answer is the last on the connection."""
         self._silence: float | None = None
@@ -129,7 +136,8 @@ class Connection(asyncio.BufferedProtocol):
         Args:
             since: when the request began, for `cut`.
             due: the loop's time at which all of it has to have been answered.
-            silence: seconds after which the connection counts as dead if nothing comes, in place of `due`.
+            silence: seconds after which the connection counts as dead if nothing comes, in place of `due`; the head
+                has `HEAD_SECONDS` at most.
 
         Raises:
             Broken: the connection ended, or what came is no answer.
@@ -138,9 +146,9 @@ class Connection(asyncio.BufferedProtocol):
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._answer = answer
         self._content = asyncio.StreamReader(BUFFER_BYTES) if stream else None
-        self._headers, self._parts, self._head_bytes, self.untouched = {}, [], 0, True
+        self._headers, self._parts, self._head_bytes, self._body_bytes, self.untouched = {}, [], 0, 0, True
         self._since, self._silence = since, silence
-        self._due = due if silence is None else self._loop.time() + silence
+        self._due = due if silence is None else self._loop.time() + min(silence, HEAD_SECONDS)
         if self._due is not None and (self._timer is None or self._due < self._armed):
             self._arm(self._due)
         if self._content is not None:
@@ -206,10 +214,12 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(Broken("it sent something that nobody asked for"))
             return
         self.untouched = False
-        if self._silence is not None:
-            self._due = self._loop.time() + self._silence
         if self._head_bytes >= 0:
             self._head_bytes += nbytes
+        else:
+            self._body_bytes += nbytes
+            if self._silence is not None:
+                self._due = self._loop.time() + self._silence
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -217,6 +227,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._head_bytes > HEAD_BYTES:
             self._fail(Broken(f"the head of an answer has over {HEAD_BYTES} bytes"))
+        elif self._body_bytes > BODY_BYTES and self._content is None:
+            self._fail(Broken(f"the body of an answer has over {BODY_BYTES // 1024**2} MiB"))
 
     def eof_received(self) -> None:
         self._ended()
@@ -247,7 +259,8 @@ class Connection(asyncio.BufferedProtocol):
             raise Broken("it sent more than was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        if self._head_bytes >= 0:  # after the head come trailers: none of them says anything of the body
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -255,6 +268,8 @@ class Connection(asyncio.BufferedProtocol):
         if status < 200:  # the answer is still to come
             return
         self._head_bytes = -1
+        if self._silence is not None:
+            self._due = self._loop.time() + self._silence
         self._keep = self._parser.should_keep_alive()
         if self._content is not None and self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(status, self._headers, b"", self._content))

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from urllib.parse import quote
 
 import attrs
 import structlog
 
 from wasmlet.clock import Backoff, Clock
-from wasmlet.kube import Client, errors
+from wasmlet.kube import Client, errors, paths
 from wasmlet.model.pod import Pod, Raw
 
 log = structlog.get_logger(__name__)
@@ -95,25 +94,25 @@ class ClaimStore:
     async def _read(self, namespace: str, names: frozenset[str]) -> BoundClaims:
         claims, volumes = {}, {}
         for name in sorted(names):
-            claim = await self._get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{quote(name, safe='')}")
+            claim = await self._get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", name)
             if claim is None:
                 continue
             claims[name] = claim
             volume = (claim.get("spec") or {}).get("volumeName")
             if volume and (claim.get("status") or {}).get("phase") == "Bound":
-                path = f"/api/v1/persistentvolumes/{quote(volume, safe='')}"
-                if (found := await self._get(path)) is not None and _is_of(found, claim):
+                found = await self._get("/api/v1/persistentvolumes", volume)
+                if found is not None and _is_of(found, claim):
                     volumes[name] = found
         return BoundClaims(claims, volumes)
 
-    async def _get(self, path: str) -> Raw | None:
+    async def _get(self, collection: str, name: str) -> Raw | None:
         """The object, where the API server gives it now."""
         try:
-            return await self._client.get(path)
+            return await self._client.get(paths.named(collection, name))
         except errors.ObjectNotFound:
             return None
         except errors.ApiError as error:  # it may not know yet that the pod is on this node
-            log.debug("a claim cannot be read yet", path=path, error=str(error))
+            log.debug("a claim cannot be read yet", collection=collection, name=name, error=str(error))
             return None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from urllib.parse import quote
 
 import attrs
 import structlog
@@ -17,7 +16,7 @@ import structlog
 from wasmlet.clock import Backoff
 from wasmlet.concurrency import let_go
 from wasmlet.errors import WasmletError
-from wasmlet.kube import errors
+from wasmlet.kube import errors, paths
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, Raw
 from wasmlet.model.references import References, references
@@ -184,6 +183,9 @@ class InputStore:
 
     async def _follow(self, key: ObjectKey, found: _Object) -> None:
         """Keep one object up to date: watch it or, if there are too many watches, read it about once a minute."""
+        if not paths.may_name(key.name):
+            found.synced(())  # there is none, and there will never be one
+            return
         if self._slots.locked():
             await self._poll(key, found)
             return
@@ -205,7 +207,7 @@ class InputStore:
         pauses = client.recovery.pauses(POLL_RETRIES, clock, rng)
         while not found.settled.is_set():
             try:
-                found.applied(await client.get(f"{key.collection}/{quote(key.name, safe='')}"))
+                found.applied(await client.get(paths.named(key.collection, key.name)))
             except errors.ObjectNotFound:
                 found.synced(())
             except errors.ApiError as error:

@@ -17,7 +17,7 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import WasmletError
-from wasmlet.kube import Client, errors
+from wasmlet.kube import Client, errors, paths
 from wasmlet.model.inputs import TokenKey
 from wasmlet.model.pod import Pod
 from wasmlet.model.times import parse
@@ -147,8 +147,8 @@ class TokenManager:
         if key.audience:
             spec["audiences"] = [key.audience]
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{_account(pod)}/token"
-        answer = await self._client.create(path, body)
+        account = paths.named(f"/api/v1/namespaces/{pod.namespace}/serviceaccounts", _account(pod))
+        answer = await self._client.create(f"{account}/token", body)
         status = answer.get("status") or {}
         try:
             token = str(status["token"])
