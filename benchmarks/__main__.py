@@ -92,6 +92,9 @@ async def measure(options: Options, progress: Progress) -> Found:
             elif what == "node":
                 async with cluster.running_node(REFERENCE, options.pods) as node:
                     found[what] = report.summary(await rounds(cluster, load, options.rounds, progress, node))
+            elif what == "bare":
+                async with cluster.running_bare() as node:
+                    found[what] = report.summary(await rounds(cluster, load, options.rounds, progress, node))
             elif _possible(partial(providers.load, ENGINE), what, progress):
                 measured = {"account": _account, "asleep": _asleep}.get(what, _engine)
                 found |= await measured(cluster, load, options, progress)
@@ -203,7 +206,7 @@ TITLES = {
     "addresses": "addresses by CNI (ptp, host-local), by turns",
 }
 """Of those that found columns and nothing else."""
-WHAT = ("node", "memory", "account", "asleep", ENGINE, *ALONE)
+WHAT = ("node", "bare", "memory", "account", "asleep", ENGINE, *ALONE)
 
 
 async def _memory(cluster: Cluster, load: Load, options: Options, progress: Progress) -> Found:
@@ -257,7 +260,8 @@ async def _engine(cluster: Cluster, load: Load, options: Options, progress: Prog
     state.mkdir(mode=0o700)
     provider = kind(settings(allow_local_modules=True))
     starts = await first_byte(provider, image, state, options.starts, progress)
-    return {ENGINE: report.summary(bursts), "first_byte": report.summary(starts)}
+    of_engine = f"{options.handler or handlers.handlers(ENGINE)[0]} of {ENGINE}"
+    return {"of_engine": of_engine, ENGINE: report.summary(bursts), "first_byte": report.summary(starts)}
 
 
 def tables(found: Found) -> str:
@@ -266,8 +270,10 @@ def tables(found: Found) -> str:
     texts = []
     if "node" in found:
         texts.append(report.table(f"{pods} pods at once, {where}; the node runs nothing", found["node"]))
+    if "bare" in found:
+        texts.append(report.table(f"{pods} pods at once, {where}; a bare node", found["bare"]))
     if ENGINE in found:
-        texts.append(report.table(f"{pods} pods at once, {where}; each a process of {ENGINE}", found[ENGINE]))
+        texts.append(report.table(f"{pods} pods at once, {where}; {found['of_engine']}", found[ENGINE]))
     if "first_byte" in found:
         texts.append(report.table(f"one pod at a time, a process of {ENGINE}", found["first_byte"], "fork, exec"))
     texts += [report.columns(title, found[what]) for what, title in TITLES.items() if what in found]
@@ -326,14 +332,15 @@ def command(
 ) -> None:
     """Measure how fast and how small a node is, beside a bare client that makes the same writes and nothing else.
 
-    WHAT is node (the node loop alone), memory (where that goes), account (what a pod costs each process, and in which
-    phase of its life), asleep (what pods cost while nothing happens), wasmtime (with an engine), engines (their classes
-    side by side, without an API server), serving (guests that answer requests), components (of wasi:http, beside
-    `wasmtime serve`), actors (of waSCC, beside a component that does the same), addresses (by CNI, beside the plugins
-    alone), remote (pods behind an agent, beside pods of the node's own), host (many agents that joined one process) or
-    operator (which keeps pools of nodes); all of it without any. The API server is an embedded one, or that of
-    --kubeconfig. --handler is for wasmtime, account, asleep and memory. Without it, account takes all handlers of the
-    engine by turns, and memory is that of a node that runs nothing.
+    WHAT is node (the node loop alone), bare (what a node has to write, from a process that does nothing else), memory
+    (where that goes), account (what a pod costs each process, and in which phase of its life), asleep (what pods cost
+    while nothing happens), wasmtime (with an engine), engines (their classes side by side, without an API server),
+    serving (guests that answer requests), components (of wasi:http, beside `wasmtime serve`), actors (of waSCC, beside
+    a component that does the same), addresses (by CNI, beside the plugins alone), remote (pods behind an agent, beside
+    pods of the node's own), host (many agents that joined one process) or operator (which keeps pools of nodes); all of
+    it without any. The API server is an embedded one, or that of --kubeconfig. --handler is for wasmtime, account,
+    asleep and memory. Without it, account takes all handlers of the engine by turns, and memory is that of a node that
+    runs nothing.
     """
     real = None
     if kubeconfig is not None:

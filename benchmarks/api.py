@@ -54,10 +54,14 @@ class Api:
                 await asyncio.sleep(float(answer.headers.get("Retry-After", 0.05 * 2**attempt)))
         raise BenchmarkFailed(f"{method} {path} was answered {answer.status}: {text[:300].decode(errors='replace')}")
 
-    async def watch(self, path: str, version: str) -> AsyncGenerator[tuple[str, Raw], None]:
-        """The changes since that version, without end: a watch that the server ends is resumed."""
+    async def watch(self, path: str, version: str, query: str = "") -> AsyncGenerator[tuple[str, Raw], None]:
+        """The changes since that version, without end: a watch that the server ends is resumed.
+
+        Args:
+            query: of which objects, as it stands in a URL.
+        """
         while True:
-            parameters = f"watch=1&allowWatchBookmarks=true&resourceVersion={version}"
+            parameters = f"watch=1&allowWatchBookmarks=true&resourceVersion={version}&{query}".rstrip("&")
             async with self._session.get(f"{self._server}{path}?{parameters}") as answer:
                 if answer.status >= 400:
                     raise BenchmarkFailed(f"watch of {path} was answered {answer.status}: {await answer.text()}")

@@ -3,6 +3,7 @@
     plane DIRECTORY NODE                                     an embedded control plane, with credentials for that node
     node PROVIDER NAME KUBECONFIG CLIENT_CA STATE_DIR PODS [SETTING=VALUE ...]
                                                              a node, as `wasmlet run` would run it
+    bare NAME KUBECONFIG                                     what a node writes, and nothing else (`benchmarks.bare`)
     observed FILE PROVIDER NAME ...                          the same, with its pods' phases written to a file
     agent PROVIDER STATE_DIR KEYS                            an agent, with keys of `wasmlet-agent`
     host KUBECONFIG CLIENT_CA STATE_DIR NAMESPACE            a host of agents, as `wasmlet host` would run it
@@ -204,6 +205,24 @@ async def _node(
     await run(node)
 
 
+async def _bare(name: str, kubeconfig: str) -> None:
+    import asyncio
+
+    from benchmarks.api import opened
+    from benchmarks.bare import play
+    from wasmlet.kube import load_identity
+
+    stop, ready = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    _when_orphaned(stop.set)
+    async with opened(await load_identity(Path(kubeconfig))) as api, asyncio.TaskGroup() as group:
+        playing = group.create_task(play(api, name, ready))
+        await ready.wait()
+        _say(ready=True)
+        await stop.wait()
+        playing.cancel()
+
+
 async def _observed(file: str, *arguments: str) -> None:
     from benchmarks import phases
 
@@ -245,6 +264,7 @@ def rss(pid: int | None = None) -> float:
 
 _WHAT: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
     "node": _node,
+    "bare": _bare,
     "observed": _observed,
     "plane": _plane,
     "agent": _agent,

@@ -16,6 +16,7 @@ import aiohttp
 import attrs
 
 from benchmarks.api import Api, opened
+from benchmarks.floor import owned
 from benchmarks.processes import BenchmarkFailed, Process, started
 from wasmlet.kube import load_identity, paths
 
@@ -73,6 +74,12 @@ class Cluster:
                 yield process
         finally:
             await self._remove(f"{paths.NODES}/{self.node}", f"{paths.LEASES}/{self.node}")
+
+    @asynccontextmanager
+    async def running_bare(self) -> AsyncIterator[Process]:
+        """A bare node (`bare`) in a process of its own, in a node's place."""
+        async with owned(self.api, self.node), started("bare", self.node, str(self.node_kubeconfig)) as process:
+            yield process
 
     @asynccontextmanager
     async def namespace(self, name: str) -> AsyncIterator[str]:

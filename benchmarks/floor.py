@@ -57,6 +57,11 @@ class Floor:
             await self._api.call("DELETE", _path(pod), options)
 
     async def _patch(self, pod: Raw, phase: str, state: Raw) -> None:
+        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": self.status(pod, phase, state)}
+        await self._api.call("PATCH", f"{_path(pod)}/status", patch, STRATEGIC_PATCH)
+
+    def status(self, pod: Raw, phase: str, state: Raw) -> dict[str, Any]:
+        """What is written of a pod whose containers are all in this state; "Running" or "Failed" is its phase."""
         ready, now = phase == "Running", _now()
         containers = [
             {
@@ -70,14 +75,12 @@ class Floor:
             }
             for container in pod["spec"]["containers"]
         ]
-        status: dict[str, Any] = {
+        return {
             "phase": phase,
             "startTime": now,
             "conditions": [{"type": t, "status": str(ready), "lastTransitionTime": now} for t in CONDITIONS],
             "containerStatuses": containers,
         }
-        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
-        await self._api.call("PATCH", f"{_path(pod)}/status", patch, STRATEGIC_PATCH)
 
 
 @asynccontextmanager

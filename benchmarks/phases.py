@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
@@ -185,8 +186,10 @@ def _count_messages(counts: Counter[str]) -> None:
         operation = asked[message["n"]] = str(message["op"])
         counts[f"message to the shim: {operation}"] += 1
 
-    def receiving(sock: Any) -> tuple[wire.Message, list[int]] | None:
-        received = receive(sock)
+    def receiving(
+        sock: socket.socket, unpack: Callable[[bytes], wire.Message] = wire.unpack
+    ) -> tuple[wire.Message, list[int]] | None:
+        received = receive(sock, unpack)
         if received is not None:
             message = received[0]
             said = []

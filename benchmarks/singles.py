@@ -27,8 +27,7 @@ from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Found, Progress
 from benchmarks.strace import Call
 from wasmlet.model.times import parse
-from wasmlet.runtime.files.beneath import file_name
-from wasmlet.runtime.pods.pod import LOGS
+from wasmlet.runtime.logs.files import of_pod
 
 PAUSE_SECONDS = 0.1
 """Before a pod is deleted, and after it is gone: then the node has sent the pod's events."""
@@ -103,7 +102,7 @@ async def _single(cluster: Cluster, load: Load, group: asyncio.TaskGroup, pods: 
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": load.spec(cluster.node)}
         uid = (await cluster.api.call("POST", pods, body))["metadata"]["uid"]
         await seen.until_running()
-        log = cluster.directory / "state" / "runtime" / LOGS / file_name(uid) / "c.0.log"
+        log = cluster.directory / "state" / "runtime" / f"{of_pod(uid)}c.0.log"
         first = await _first_line(log)
         await asyncio.sleep(PAUSE_SECONDS)
         await cluster.api.call("DELETE", f"{pods}/{name}")
