@@ -15,6 +15,7 @@ import contextlib
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Literal
 
 import attrs
@@ -50,8 +51,6 @@ _TERMINATING = "NamespaceTerminating"
 
 @attrs.frozen
 class _Event:
-    about: str
-    """The object's UID, or its name where it has none."""
     involved: tuple[tuple[str, str], ...]
     namespace: str
     type: str
@@ -59,16 +58,48 @@ class _Event:
     message: str
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _Waiting:
-    """An event that is to be sent, and when it was."""
+    """An event as it was recorded. It gets the API's form when it is sent: in a burst, many are dropped before that.
+
+    Attributes:
+        about: the object's UID, or its name where it has none.
+        at: when it happened.
+        since: the monotonic time at which it was recorded.
+    """
+
+    about: str
+    involved: Raw
+    type: str
+    reason: str
+    message: str
+    at: datetime
+    since: float
+
+    @property
+    def namespace(self) -> str:
+        return str(self.involved.get("namespace") or "default")
+
+    def event(self) -> _Event:
+        text = self.message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
+        reference = tuple(sorted((k, str(v)) for k, v in self.involved.items() if v))
+        return _Event(reference, self.namespace, self.type, self.reason, text)
+
+
+@attrs.frozen
+class _Ready:
+    """An event that is being sent.
+
+    Attributes:
+        about: see `_Waiting`.
+        at: when it happened, as the API has it.
+        name: of its object, unless it repeats an event. It is the same at each try: no try makes a second object.
+    """
 
     event: _Event
+    about: str
     at: str
-    since: float
-    """The monotonic time at which it was recorded."""
     name: str
-    """The name of its object, unless it repeats an event. It is the same at each try: no try makes a second object."""
 
 
 @attrs.define
@@ -143,16 +174,10 @@ class EventRecorder:
             return
         known.tokens -= 1
         known.waiting += 1
-        text = message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
-        namespace = str(involved.get("namespace") or "default")
-        reference = tuple(sorted((k, str(v)) for k, v in involved.items() if v))
-        moment, now = self._clock.now(), self._clock.monotonic()
-        name = self._names.next(str(involved.get("name") or "unknown"), moment)
         if len(self._queue) == QUEUE:
-            self._done(self._queue.popleft())
-        self._queue.append(
-            _Waiting(_Event(about, reference, namespace, type, reason, text), rfc3339(moment), now, name)
-        )
+            self._done(self._queue.popleft().about)
+        moment, now = self._clock.now(), self._clock.monotonic()
+        self._queue.append(_Waiting(about, involved, type, reason, message[:MESSAGE_BYTES], moment, now))
         self._wake.set()
 
     def forget(self, uid: str) -> None:
@@ -209,11 +234,11 @@ class EventRecorder:
         known.filled = now
         return known
 
-    def _done(self, waiting: _Waiting) -> None:
-        """The event is sent, or dropped."""
-        if (known := self._known.get(waiting.event.about)) is not None:
+    def _done(self, about: str) -> None:
+        """An event about this object is sent, or dropped."""
+        if (known := self._known.get(about)) is not None:
             known.waiting -= 1
-            self._drop_if_over(waiting.event.about, known)
+            self._drop_if_over(about, known)
 
     def _drop_if_over(self, about: str, known: _Known) -> None:
         if known.gone and known.waiting <= 0:
@@ -222,55 +247,56 @@ class EventRecorder:
     async def _deliver(self, waiting: _Waiting) -> None:
         """Send the event, and have done with it."""
         try:
-            await self._try(waiting)
+            name = self._names.next(str(waiting.involved.get("name") or "unknown"), waiting.at)
+            await self._try(_Ready(waiting.event(), waiting.about, rfc3339(waiting.at), name))
         finally:
-            self._done(waiting)
+            self._done(waiting.about)
 
-    async def _try(self, waiting: _Waiting) -> None:
+    async def _try(self, ready: _Ready) -> None:
         """Send the event, with as many tries as it takes; dropped where another try would not help."""
         recovery, tries = self._client.recovery, 0
         pauses = recovery.pauses(RETRIES, self._clock)
         while True:
             try:
-                await self._send(waiting)
+                await self._send(ready)
                 return
             except errors.ApiError as error:
                 tries += not recovery.away
                 if tries >= TRIES or not isinstance(error, _PASSING):
-                    log.info("event not sent", reason=waiting.event.reason, error=str(error))
+                    log.info("event not sent", reason=ready.event.reason, error=str(error))
                     if _without_namespace(error):
-                        self._forget(waiting.event.namespace)
+                        self._forget(ready.event.namespace)
                     return
             await pauses.wait()
 
     def _forget(self, namespace: str) -> None:
         """Drop what waits for a namespace: with its pods' ends, that may be thousands of events."""
-        dropped = [waiting for waiting in self._queue if waiting.event.namespace == namespace]
+        dropped = [waiting for waiting in self._queue if waiting.namespace == namespace]
         if dropped:
             log.info("events not sent: their namespace is being deleted", namespace=namespace, count=len(dropped))
-            self._queue = deque(waiting for waiting in self._queue if waiting.event.namespace != namespace)
+            self._queue = deque(waiting for waiting in self._queue if waiting.namespace != namespace)
             for waiting in dropped:
-                self._done(waiting)
+                self._done(waiting.about)
 
-    async def _send(self, waiting: _Waiting) -> None:
-        event = waiting.event
-        known = self._known.get(event.about) or _Known(0, 0)  # or it was displaced by others
+    async def _send(self, ready: _Ready) -> None:
+        event = ready.event
+        known = self._known.get(ready.about) or _Known(0, 0)  # or it was displaced by others
         before = next((sent for sent in known.sent if sent.event == hash(event)), None)
         others = tuple(sent for sent in known.sent if sent is not before)
         if before is not None:
             try:
                 path = f"{paths.events(event.namespace)}/{before.name}"
-                body = {"count": before.count + 1, "lastTimestamp": waiting.at}
+                body = {"count": before.count + 1, "lastTimestamp": ready.at}
                 await self._client.patch(path, body, STRATEGIC_PATCH)
                 before.count += 1
                 known.sent = (*others, before)
                 return
             except errors.ObjectNotFound:
                 pass  # the event has expired meanwhile: make another
-        body = self._object(event, dict(event.involved), waiting.name, waiting.at)
+        body = self._object(event, dict(event.involved), ready.name, ready.at)
         with contextlib.suppress(errors.AlreadyExists):  # an earlier try was done, and its answer was lost
             await self._client.create(paths.events(event.namespace), body)
-        known.sent = (*others, _Sent(hash(event), waiting.name, 1))[-BURST:]
+        known.sent = (*others, _Sent(hash(event), ready.name, 1))[-BURST:]
 
     def _object(self, event: _Event, involved: dict[str, str], name: str, now: str) -> dict[str, Any]:
         return {

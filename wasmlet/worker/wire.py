@@ -61,7 +61,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 PROTOCOL = 1
@@ -193,8 +193,11 @@ def write(sock: socket.socket, data: bytes) -> None:
     os.write(sock.fileno(), data)
 
 
-def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
+def receive(sock: socket.socket, unpack: Callable[[bytes], Message] = unpack) -> tuple[Message, list[int]] | None:
     """The next message and the descriptors that came with it (the caller closes them); None when the other side left.
+
+    Args:
+        unpack: a quicker one, where there is one.
 
     Raises:
         BlockingIOError: the socket does not block and there is none.

@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import attrs
 import structlog
@@ -85,6 +86,7 @@ class Compiler:
         self._compiled = CompiledModules(store)
         self._underway: dict[Form, _Compilation] = {}
         self._kept: dict[Form, _Kept] = {}
+        self._looking: WeakValueDictionary[Form, asyncio.Lock] = WeakValueDictionary()
         self._turns = turns or Turns(places(), store.clock.monotonic)
 
     @contextlib.asynccontextmanager
@@ -96,21 +98,17 @@ class Compiler:
             ImageError: the file is another one by now.
         """
         form = self._form(module.digest)
-        kept = self._kept.get(form)
-        unchanged = kept is not None and kept.is_as_it_was()
-        descriptor = os.dup(kept.descriptor) if kept is not None and unchanged else await self._find(form)
-        if descriptor is None:
-            if why := await in_thread(self._compiled.refused, self._refusal(module.digest)):
+        descriptor = self._copy(form)
+        if descriptor is None and form not in self._underway:
+            descriptor = await self._looked_for(form)
+            if descriptor is None and (why := await in_thread(self._compiled.refused, self._refusal(module.digest))):
                 raise Unfit(module.image, why)
+        if descriptor is None:
             async with announcement():
                 await self._compile_once(module, form)
-            descriptor = await self._find(form)
+            descriptor = await self._looked_for(form)
             if descriptor is None:
                 raise CompileError(f"the compiled form of module {module.image} vanished")
-        if not unchanged:
-            if (kept := self._kept.pop(form, None)) is not None:
-                os.close(kept.descriptor)
-            self._kept[form] = _Kept.of(os.dup(descriptor))  # a duplicate shares the lock
         try:
             yield descriptor
         finally:
@@ -160,6 +158,21 @@ class Compiler:
         """The key for a recorded refusal. It also depends on the in-worker module and on the rules of `linking`."""
         rules = (worker_version(self._engine, self._guest_module), str(linking.RULES))
         return Form(digest, (*self._how, *rules))
+
+    def _copy(self, form: Form) -> int | None:
+        """A descriptor of the compiled module that is kept open, if it is in order; it shares the lock."""
+        kept = self._kept.get(form)
+        return os.dup(kept.descriptor) if kept is not None and kept.is_as_it_was() else None
+
+    async def _looked_for(self, form: Form) -> int | None:
+        """A descriptor of the compiled module, which is kept from now on. One looks for it, and others wait for him."""
+        turn = self._looking.setdefault(form, asyncio.Lock())
+        async with turn:
+            if (descriptor := self._copy(form)) is None and (descriptor := await self._find(form)) is not None:
+                if (kept := self._kept.pop(form, None)) is not None:
+                    os.close(kept.descriptor)
+                self._kept[form] = _Kept.of(os.dup(descriptor))
+        return descriptor
 
     async def _find(self, form: Form) -> int | None:
         try:

@@ -215,12 +215,15 @@ class ContainerLife:
     def probed(self, *, started: bool | None = None, ready: bool | None = None) -> None:
         """This is what probes say of the present instance; None: what they said before."""
         said = self._probed
+        spec = self._manifest.container(self.name) if self.pod_life.accepted else None
+        before = self._service(spec)
         self._probed = ProbeResults(
             said.started if started is None else started, said.ready if ready is None else ready
         )
         if self._probed.started:
             self.up.set()
-        self.pod_life.publish()
+        if self._service(spec) != before:
+            self.pod_life.publish()
 
     def manifest_changed(self) -> None:
         """The pod was accepted anew: see whether that asks for anything."""

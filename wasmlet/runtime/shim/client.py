@@ -85,9 +85,10 @@ class ShimClient(ShimConnection):
                     f"what the shim has to know of the container does not fit into one message ({error}): the names in "
                     "the pod's hostAliases and its rules of egress are the most of that; make them fewer or shorter"
                 ) from None
-        record = ContainerRecord.of(reply["container"])
-        self.records.setdefault(record.id, record)
-        return self.records[record.id]
+        known = self.records.get(request.id)  # most replies are events, too
+        if known is None:
+            known = self.records[request.id] = ContainerRecord.of(reply["container"])
+        return known
 
     async def settled(self) -> None:
         """Return when the shim has handled all starts that were cancelled after they were sent: `records` has them."""

@@ -20,7 +20,7 @@ import structlog
 
 from wasmlet.clock import Backoff, Clock
 from wasmlet.errors import ConfigError, WasmletError
-from wasmlet.runtime.shim.records import ContainerRecord, encoded, launch_shim
+from wasmlet.runtime.shim.records import ContainerRecord, decoded, encoded, launch_shim
 from wasmlet.worker import messages, wire
 
 log = structlog.get_logger(__name__)
@@ -256,7 +256,7 @@ class ShimConnection:
             if self._socket is None:
                 return
             try:
-                received = wire.receive(self._socket)
+                received = wire.receive(self._socket, decoded)
             except BlockingIOError:
                 return
             except (wire.WireError, OSError) as error:
