@@ -50,7 +50,7 @@ async def test_arguments_variables_and_streams(runtime: Runtime, image: str) -> 
     assert (await runtime.log(key)).decode().splitlines() == words
     other = await runtime.create(pod_of("error", "oops", image=image, name="other"))
     assert (await runtime.ended(other)).exit_code == 0
-    (path,) = (runtime.state_dir / "runtime" / "logs" / other.uid).rglob("*.log")
+    (path,) = (runtime.state_dir / "runtime" / "logs").rglob(f"{other.uid},*.log")
     assert path.read_text().split(" ", 1)[1] == "stderr F oops\n"
 
 

@@ -50,13 +50,14 @@ from wasmlet.runtime.files import spread, volume_rules
 from wasmlet.runtime.files.storage import PODS
 from wasmlet.runtime.handlers import engines_of
 from wasmlet.runtime.logs import reader as logs
+from wasmlet.runtime.logs.files import LOGS
 from wasmlet.runtime.logs.inotify import Watcher
 from wasmlet.runtime.logs.reader import Log
 from wasmlet.runtime.network import select
 from wasmlet.runtime.node_status import node_status
 from wasmlet.runtime.pods import manifest
 from wasmlet.runtime.pods.container import ContainerLife
-from wasmlet.runtime.pods.pod import LOGS, PodLife
+from wasmlet.runtime.pods.pod import PodLife
 from wasmlet.runtime.services import RuntimeServices
 from wasmlet.runtime.shim.client import ShimError
 from wasmlet.runtime.shim.instances import Labels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from wasmlet.concurrency import Together
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime import resizing
 from wasmlet.runtime.changes import Changes
-from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.pod_users import PodUsers
 from wasmlet.runtime.files.storage import Storage
 from wasmlet.runtime.handlers import Handlers
@@ -47,7 +45,7 @@ class RuntimeServices:
         networks: gives each pod its network.
         starts: bounds how many containers are started at once. Of a thousand pods the first ones run soon, instead of
             all of them late.
-        log_removals: removes the directories of pods' logs, as far as that can be done.
+        log_removals: removes all logs of pods (`logs.files.of_pod`), as far as that can be done.
         deferred: UIDs of the pods whose resizes wait for room.
     """
 
@@ -70,7 +68,7 @@ class RuntimeServices:
     users: PodUsers | None
     networks: PodNetworks
     probe_counts: ProbeCounts = attrs.field(factory=ProbeCounts)
-    log_removals: Together[Path] = attrs.field(factory=lambda: Together(_remove))
+    log_removals: Together[Path] = attrs.field(factory=lambda: Together(log_files.remove_of))
     deferred: set[str] = attrs.field(factory=set)
     starts: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(STARTS_PER_CPU * (os.cpu_count() or 1)))
 
@@ -78,8 +76,3 @@ class RuntimeServices:
         """Remove log files; blocks."""
         for path in paths:
             log_files.remove(self.state_dir / path)
-
-
-def _remove(directory: Path) -> None:
-    with contextlib.suppress(OSError):
-        beneath.remove(directory)

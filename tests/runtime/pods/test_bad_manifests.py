@@ -28,7 +28,7 @@ async def nothing_is_left(runtime: Runtime, key: PodKey) -> None:
     for directory in filter(None, (pod_directory(runtime, key.uid), kept)):
         assert not directory.exists()
         assert str(directory) not in mounts
-    assert not (runtime.state_dir / "runtime" / "logs" / key.uid).exists()
+    assert not list((runtime.state_dir / "runtime" / "logs").rglob(f"{key.uid},*"))
     assert not [record for record in records.values() if record.labels["pod"]["uid"] == key.uid]
     assert not [pid for pid in pids if _is_guest(pid)]
 

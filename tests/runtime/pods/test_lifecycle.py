@@ -24,6 +24,7 @@ from wasmlet.model.pod import Pod
 from wasmlet.model.status import Running, Terminated, Waiting
 from wasmlet.provider import NodeContext
 from wasmlet.runtime import RuntimeConfig
+from wasmlet.runtime.logs.files import of_pod
 
 
 async def test_hello(runtime: Runtime, image: str) -> None:
@@ -331,7 +332,7 @@ async def test_a_uid_that_is_no_file_name(runtime: Runtime, image: str) -> None:
     assert await runtime.output(key) == b"x\n"
     assert not (runtime.state_dir.parent / "escape").exists()
     await runtime.provider.delete_pod(key, 0)
-    assert list((runtime.state_dir / "runtime" / "logs").iterdir()) == []
+    assert list((runtime.state_dir / "runtime" / "logs").rglob("*.log*")) == []
 
 
 async def test_logs_are_removed_when_the_shim_has_let_go_of_them(
@@ -339,17 +340,38 @@ async def test_logs_are_removed_when_the_shim_has_let_go_of_them(
 ) -> None:
     key = await runtime.create(pod_of("sleep", "1000", image=image))
     await runtime.running(key)
-    logs, there, client = runtime.state_dir / "runtime" / "logs" / key.uid, [], runtime.provider.services.client
+    log = runtime.state_dir / "runtime" / f"{of_pod(key.uid)}main.0.log"
+    there, client = [], runtime.provider.services.client
     forget = client.forget
 
     async def seen_first(container_ids: Sequence[str]) -> None:
-        there.append(logs.exists())
+        there.append(log.exists())
         await forget(container_ids)
 
     monkeypatch.setattr(client, "forget", seen_first)
     await runtime.provider.delete_pod(key, 0)
     assert there == [True]
-    assert not logs.exists()
+    assert not log.exists()
+
+
+async def test_logs_of_pods_in_one_directory_are_apart(runtime: Runtime, image: str) -> None:
+    """What is left of a pod's logs goes with the pod, and no more, however much its neighbours' names are alike."""
+    names = [f"{number}" for number in range(400)]
+    first = names[0]
+    other = next(name for name in names[1:] if Path(of_pod(f"uid-of-{name}")).parent == Path(of_pod("uid-of-0")).parent)
+    keys = [await runtime.create(pod_of("print", name, image=image, name=name)) for name in (first, other)]
+    for key in keys:
+        await runtime.ended(key)
+    directory = (runtime.state_dir / "runtime" / of_pod(keys[0].uid)).parent
+    left = [directory / f"{key.uid},main.0.log.7.gz" for key in keys]
+    alike = directory / f"{keys[0].uid}x,main.0.log"
+    for path in (*left, alike):
+        path.touch()
+    await runtime.provider.delete_pod(keys[0], 0)
+    assert sorted(directory.iterdir()) == sorted([directory / f"{keys[1].uid},main.0.log", left[1], alike])
+    assert await runtime.log(keys[1]) == f"{other}\n".encode()
+    await runtime.provider.delete_pod(keys[1], 0)
+    assert list(directory.iterdir()) == [alike]
 
 
 async def test_ended_but_kept(runtime: Runtime, image: str) -> None:

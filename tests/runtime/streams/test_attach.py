@@ -16,6 +16,7 @@ from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
 from wasmlet.errors import NotFound, WasmletError
 from wasmlet.model.pod import PodKey
+from wasmlet.runtime.logs.files import of_pod
 from wasmlet.runtime.logs.reader import Entries
 
 
@@ -196,7 +197,7 @@ async def test_nothing_is_left_of_those_who_left(runtime: Runtime, image: str) -
     # Nobody is attached any more, so unfinished lines wait again; `kubectl logs` shows whole ones.
     assert (
         Entries(b"", False)
-        .feed((runtime.state_dir / "runtime/logs" / key.uid / "main.0.log").read_bytes())
+        .feed((runtime.state_dir / "runtime" / f"{of_pod(key.uid)}main.0.log").read_bytes())
         .count(b"\n")
         == 30
     )

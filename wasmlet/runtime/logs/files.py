@@ -11,12 +11,47 @@ import contextlib
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from wasmlet.runtime.files import beneath
+
+LOGS = "logs"
+"""Where in the state directory the logs of pods are."""
 CHUNK = 64 * 1024
 _FULL = re.compile(r"\.([1-9][0-9]{0,17})(\.gz)?")
 _TRIES = 20
+
+
+def of_pod(uid: str) -> str:
+    """The beginning of the paths of a pod's logs, relative to the state directory; no other pod's begin with it.
+
+    The container's name, its attempt and `.log` follow. There are 256 directories, which stay. One for each pod would
+    take ten times as long, as ext4 looks far for a place for it, and has who removes it wait for the disk.
+    """
+    name = beneath.file_name(uid)
+    return f"{LOGS}/{zlib.crc32(name.encode()) & 0xFF:02x}/{name},"
+
+
+def remove_of(start: Path) -> None:
+    """Remove all logs of a pod, as far as that can be done; `start` is what all their paths begin with."""
+    with contextlib.suppress(OSError), os.scandir(start.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(start.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def disk_space(start: Path, container: str) -> int:
+    """The disk space of all logs of a container, in bytes; its name has no dot."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError), os.scandir(start.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(f"{start.name}{container}."):
+                with contextlib.suppress(FileNotFoundError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 class Part:

@@ -168,7 +168,7 @@ class ContainerRunner:
         resources = self._life.resources
         limits = wanted.limits if wanted.limits.resources == resources else Limits.of(resources)
         self._life.given(resources)
-        log_path = f"{self._life.pod_life.log_directory}/{self._life.name}.{attempt}.log"
+        log_path = f"{self._life.pod_life.logs}{self._life.name}.{attempt}.log"
         self._life.start_sent = True
         try:
             return await launch.carry_out(ready, limits, log_path, services)

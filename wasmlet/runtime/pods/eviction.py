@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from wasmlet.model.restart import is_sidecar
 from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.staging import staged_for
 from wasmlet.runtime.files.volumes import PodVolumes, mounted_volumes
+from wasmlet.runtime.logs import files as log_files
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ def watched(
     """Measure the pod meanwhile, and have it fail when it takes too much.
 
     Args:
-        logs: the directory that the pod's logs are in.
+        logs: what the paths of the pod's logs begin with.
         evict: called once, with what the pod exceeds, in the kubelet's words.
     """
     if not limited(pod):
@@ -95,7 +95,9 @@ def excess(pod: Pod, volumes: PodVolumes, logs: Path) -> str:
     if not total:
         return ""
     names = [container.name for container in (*pod.init_containers, *pod.containers, *pod.ephemeral_containers)]
-    used = {name: _logged(logs, name) + sum(map(_usage, staged_for(volumes.directory, name))) for name in names}
+    used = {
+        name: log_files.disk_space(logs, name) + sum(map(_usage, staged_for(volumes.directory, name))) for name in names
+    }
     mounted = mounted_volumes(pod)
     on_disk = [v for v in pod.spec.get("volumes") or () if v["name"] in mounted and _on_disk(v)]
     shared = sum(volumes.usage(volume) for volume in on_disk)
@@ -145,20 +147,6 @@ def _on_disk(volume: Raw) -> bool:
     if volume.get("emptyDir") is not None:
         return bool(volume["emptyDir"].get("medium") != "Memory")
     return volume.get("configMap") is not None
-
-
-def _logged(logs: Path, container: str) -> int:
-    """The disk space, in bytes, of a container's logs, whose names begin with its name; no such name has a dot.
-
-    Those that an earlier version began are in a directory of its name.
-    """
-    total = _usage(logs / container)
-    with contextlib.suppress(FileNotFoundError), os.scandir(logs) as entries:
-        for entry in entries:
-            if entry.name.startswith(f"{container}."):
-                with contextlib.suppress(FileNotFoundError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total
 
 
 def _usage(directory: Path) -> int:

@@ -24,9 +24,9 @@ from wasmlet.model.times import parse
 from wasmlet.provider import PodEvent
 from wasmlet.runtime import resizing
 from wasmlet.runtime.failing import Failing, PodFailure
-from wasmlet.runtime.files import beneath
 from wasmlet.runtime.files.volumes import PodVolumes
 from wasmlet.runtime.handlers import Handler
+from wasmlet.runtime.logs import files as log_files
 from wasmlet.runtime.network.network import NetworkError
 from wasmlet.runtime.pods import eviction, pod_status
 from wasmlet.runtime.pods.container import ContainerLife
@@ -40,9 +40,6 @@ from wasmlet.runtime.shim.instances import Labels, kinds_of
 from wasmlet.runtime.shim.records import ContainerRecord
 
 log = structlog.get_logger(__name__)
-
-LOGS = "logs"
-"""Where in the state directory the logs of pods are."""
 
 
 class PodLife:
@@ -70,7 +67,7 @@ class PodLife:
         self._published: PodStatus | None = None
         self._last: PodStatus | None = None
         """Its status when `end` was over; None before."""
-        self.log_directory = f"{LOGS}/{beneath.file_name(key.uid)}"
+        self.logs = log_files.of_pod(key.uid)
         self.volumes = PodVolumes(services.storage, services.clock, key.uid, tell(key, "Warning", "FailedMount"))
         self.sandbox = Sandbox(services, key, tell(key, "Warning", "FailedCreatePodSandBox"))
 
@@ -261,10 +258,12 @@ class PodLife:
         if not dense:
             self.volumes.user = await self.sandbox.user(self.manifest, self._records.values())
         runs = any(life.lives for life in self.containers.values())
+        before = self.sandbox.ips
         await self.sandbox.join(self.now, dense=dense, runs=runs)
-        self.publish()
+        if self.sandbox.ips != before:
+            self.publish()
         await self.volumes.set_up(self.now)
-        logs = self.services.state_dir / self.log_directory
+        logs = self.services.state_dir / self.logs
         eviction_watch = eviction.watched(self.manifest, self.volumes, logs, self.services.clock, self._evict)
         async with self.volumes.kept(self.now), eviction_watch:
             order = self._order = Order(lambda: self.manifest, self.containers, self._keep)
@@ -346,7 +345,7 @@ class PodLife:
         if left or not self._records:
             self._records.clear()
             # Not before the shim has let go of them: it may still rename and compress some.
-            await self.services.log_removals.of(self.services.state_dir / self.log_directory)
+            await self.services.log_removals.of(self.services.state_dir / self.logs)
         self._records.clear()
         self.services.deferred.discard(self.key.uid)
         self.services.probe_counts.forget(self.key)

@@ -56,8 +56,8 @@ class PodOfContainer(Protocol):
     def sandbox(self) -> Sandbox: ...
 
     @property
-    def log_directory(self) -> str:
-        """Where the logs of its containers are, relative to the state directory."""
+    def logs(self) -> str:
+        """What the paths of its containers' logs begin with, relative to the state directory."""
         ...
 
     @property

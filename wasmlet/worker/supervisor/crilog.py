@@ -64,6 +64,10 @@ class Splitter:
         return stamp(nanoseconds) + b" " + self._stream + b" P " + rest + b"\n" if rest else b""
 
 
+_SHARED = 2
+"""How long the name of a directory is that the logs of many pods are in, and that stays."""
+
+
 class LogFile:
     """The log files of one instance of a container: `path`, and the full files `path`.1, `path`.2 and so on.
 
@@ -195,29 +199,34 @@ class LogFile:
 
 
 def remove(logs: Mapping[str, str]) -> set[str]:
-    """Remove these logs, as far as each is one file, and their directories where they are empty then.
+    """Remove these logs, as far as each is one file.
 
     Args:
         logs: the paths, by any names.
 
     Returns:
-        The names of those whose directory is gone.
+        The names of those of which nothing is left.
     """
     for path in logs.values():
         with contextlib.suppress(OSError):
             os.unlink(path)
-    gone = {directory: _is_gone(directory) for directory in {os.path.dirname(path) for path in logs.values()}}
-    return {name for name, path in logs.items() if gone[os.path.dirname(path)]}
+    left = {directory: _left_in(directory) for directory in {os.path.dirname(path) for path in logs.values()}}
+    return {name for name, path in logs.items() if not _has(left[os.path.dirname(path)], os.path.basename(path))}
 
 
-def _is_gone(directory: str) -> bool:
+def _has(names: list[str], log: str) -> bool:
+    return any(name.startswith(log) for name in names)
+
+
+def _left_in(directory: str) -> list[str]:
+    """The files of a directory of logs, which goes if it is one pod's, as earlier versions made them, and empty."""
     try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
+        names = os.listdir(directory)
+        if not names and len(os.path.basename(directory)) > _SHARED:
+            os.rmdir(directory)
     except OSError:
-        return False
-    return True
+        return []
+    return names
 
 
 def _make_directory(path: str) -> None:
