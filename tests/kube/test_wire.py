@@ -4,89 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
 import pytest
 
-from tests.kube.server import write_kubeconfig
-from wasmlet.kube import Client, client, errors, load_identity, wire
+from tests.kube.peer import CHUNKED, OK, Talk, answering, peer
+from wasmlet.kube import Client, errors
 from wasmlet.kube.wire import HEAD_BYTES
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-@attrs.define
-class Peer:
-    """A server that is one function for each connection.
-
-    Attributes:
-        requests: the first line of each request, connection by connection.
-    """
-
-    client: Client
-    requests: list[list[str]]
-
-
-@attrs.frozen
-class Talk:
-    """One connection, as a script of a test sees it."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    lines: list[str]
-
-    async def asked(self) -> str:
-        """The head of the next request; its body is read, too."""
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        self.lines.append(head.partition("\r\n")[0])
-        length = next((int(line[16:]) for line in head.split("\r\n") if line.startswith("Content-Length: ")), 0)
-        await self.reader.readexactly(length)
-        return head
-
-    async def say(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)
-
-
-Script = Callable[[Talk], Awaitable[None]]
-
-
-@asynccontextmanager
-async def peer(directory: Path, *scripts: Script, connections: int = 32) -> AsyncIterator[Peer]:
-    """A client of a server that follows one script for each connection, the last one for all further ones."""
-    requests: list[list[str]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        requests.append([])
-        try:
-            await scripts[min(len(requests), len(scripts)) - 1](Talk(reader, writer, requests[-1]))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        kubeconfig = write_kubeconfig(directory, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        async with Client(await load_identity(kubeconfig), connections=connections) as client:
-            yield Peer(client, requests)
-
-
-def answering(*pieces: bytes) -> Script:
-    """Give each request the same answer."""
-
-    async def script(talk: Talk) -> None:
-        while True:
-            await talk.asked()
-            await talk.say(*pieces)
-
-    return script
-
 
 BODY = b'{"a": "' + b"x" * 5000 + b'"}'
 WHOLE: Sequence[tuple[str, tuple[bytes, ...]]] = [
@@ -356,92 +281,6 @@ class TestAStream:
             with pytest.raises(errors.Unreachable, match="did not answer in time"):
                 await follow(it.client)
             assert found == b"a" * 10
-
-    async def test_whose_answer_does_not_begin_is_given_up_sooner_than_a_silent_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(wire, "HEAD_SECONDS", 0.3)
-
-        async def says_a_little(talk: Talk) -> None:
-            await talk.asked()
-            while True:  # each of these is no silence
-                await talk.say(b"HTTP/1.1 100 Continue\r\n\r\n")
-                await asyncio.sleep(0.1)
-
-        async with peer(tmp_path, says_a_little) as it, asyncio.timeout(10):
-            with pytest.raises(errors.Unreachable, match="did not answer in time"):
-                async with it.client.stream("/x", {}, silence=60):
-                    pass
-
-    async def test_may_rest_for_longer_than_its_answer_may_take_to_begin(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(wire, "HEAD_SECONDS", 0.3)
-
-        async def rests(talk: Talk) -> None:
-            await talk.asked()
-            await talk.say(CHUNKED)
-            await asyncio.sleep(0.6)
-            await talk.say(b"2\r\nab\r\n0\r\n\r\n")
-
-        async with (
-            asyncio.timeout(10),
-            peer(tmp_path, rests) as it,
-            it.client.stream("/x", {}, silence=60) as content,
-        ):
-            assert await content.read() == b"ab"
-
-
-async def test_a_trailer_says_nothing_of_the_body(tmp_path: Path) -> None:
-    trailer = b"Content-Encoding: gzip\r\nRetry-After: 9\r\n"
-    async with peer(tmp_path, answering(CHUNKED, b"2\r\n{}\r\n0\r\n", trailer, b"\r\n")) as it:
-        assert [await it.client.get("/x") for _ in range(2)] == [{}, {}]
-
-
-class TestABodyWithoutAnEnd:
-    """A whole answer has a limit, and what comes after it is not read."""
-
-    @pytest.fixture(autouse=True)
-    def limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(wire, "BODY_BYTES", 2**20)
-        monkeypatch.setattr(client, "BODY_BYTES", 2**20)
-
-    async def test_is_cut_off(self, tmp_path: Path) -> None:
-        async def goes_on(talk: Talk) -> None:
-            await talk.asked()
-            await talk.say(CHUNKED)
-            while True:
-                await talk.say(b"10000\r\n" + bytes(0x10000) + b"\r\n")
-
-        async with peer(tmp_path, goes_on) as it, asyncio.timeout(20):
-            with pytest.raises(errors.Unreachable, match="over 1 MiB"):
-                await it.client.get("/x")
-
-    async def test_is_cut_off_when_it_is_unpacked(self, tmp_path: Path) -> None:
-        packed = gzip.compress(bytes(2**24))
-        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-        async with peer(tmp_path, answering(head, packed)) as it:
-            with pytest.raises(errors.Unreachable, match="over 1 MiB when it is unpacked"):
-                await it.client.get("/x")
-
-    async def test_may_be_as_long_as_the_limit_or_a_stream(self, tmp_path: Path) -> None:
-        body = b'{"a":"%b"}' % (b"x" * (2**20 - 8))
-        packed = gzip.compress(body)
-        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-        async with peer(tmp_path, answering(head, packed)) as it:
-            assert len((await it.client.get("/x"))["a"]) == 2**20 - 8
-        chunk = b"%x\r\n%b\r\n" % (len(body), body)
-        answer = answering(CHUNKED, chunk, chunk, b"0\r\n\r\n")
-        async with peer(tmp_path, answer) as it, it.client.stream("/x", {}) as content:
-            assert len(await content.read()) == 2 * len(body)
-
-
-async def test_a_body_that_is_packed_and_cut_off_is_none(tmp_path: Path) -> None:
-    packed = gzip.compress(BODY)[:-9]
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    async with peer(tmp_path, answering(head, packed)) as it:
-        with pytest.raises(errors.Unreachable, match="cut off"):
-            await it.client.get("/x")
 
 
 async def test_a_path_reaches_the_server_as_it_is_meant(tmp_path: Path) -> None:

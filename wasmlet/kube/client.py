@@ -27,7 +27,7 @@ from wasmlet.kube import errors, paths
 from wasmlet.kube.config import Identity
 from wasmlet.kube.pool import Pool
 from wasmlet.kube.recovery import Recovery
-from wasmlet.kube.wire import BODY_BYTES, Answer, Broken
+from wasmlet.kube.wire import BODY_BYTES, Answer, Broken, HeadIsLate
 from wasmlet.model.pod import Raw
 
 log = structlog.get_logger(__name__)
@@ -215,8 +215,8 @@ class Client:
         """GET without an end: the body as it arrives.
 
         Args:
-            silence: seconds without a byte after which the connection counts as dead; None means never. Where there
-                is such a limit, the server also has to begin its answer within `wire.HEAD_SECONDS`.
+            silence: seconds without a byte after which the connection counts as dead; None means never. Where it is
+                not None, the answer has to begin within `wasmlet.kube.wire.HEAD_SECONDS` in any case.
         """
         pool = await self._ready()
         answer = None
@@ -261,6 +261,8 @@ class Client:
         """What to raise where there was no answer."""
         self.recovery.doubt()
         server = self.identity.server
+        if isinstance(error, HeadIsLate):
+            return errors.Unreachable(f"{server} did not answer in time: {error}")
         if isinstance(error, TimeoutError):
             return errors.Unreachable(f"{server} did not answer in time")
         if isinstance(error, ClientConnectorCertificateError):
@@ -333,14 +335,15 @@ def _unpacked(answer: Answer) -> bytes:
     """The body, which may be compressed where that was offered: for reads, of which a list may be long."""
     if answer.headers.get(b"content-encoding", b"identity").lower() != b"gzip":
         return answer.body
-    unpacker = zlib.decompressobj(_GZIP)
+    reader = zlib.decompressobj(_GZIP)
     try:
-        text = unpacker.decompress(answer.body, BODY_BYTES)
+        text = reader.decompress(answer.body, BODY_BYTES + 1)
     except zlib.error as error:
         raise Broken(f"what it sent is not compressed as it says: {error}") from None
-    if not unpacker.eof:
-        what = f"has over {BODY_BYTES // 1024**2} MiB when it is unpacked" if unpacker.unconsumed_tail else "is cut off"
-        raise Broken(f"the compressed body of an answer {what}")
+    if len(text) > BODY_BYTES:
+        raise Broken(f"the body of an answer has over {BODY_BYTES} bytes when it is no longer compressed")
+    if not reader.eof:
+        raise Broken("what it sent is not compressed as it says: it breaks off")
     return text
 
 

@@ -5,7 +5,8 @@ times the CPU for each request: URLs, header dictionaries, cookies, redirects, a
 makes three requests for each pod.
 
 One request is under way at a time. It is bounded by a deadline, or by how long nothing may come. A connection has one
-timer for all its requests, which is moved only when it is due: nearly every request has long been answered then.
+timer for all its requests, which is moved only when it is due: nearly every request has long been answered then. What
+comes is bounded as well: the head of an answer, its body where that is kept, and all that is neither.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import httptools
 from wasmlet.kube.connections import break_off
 
 HEAD_BYTES = 64 * 1024
-"""The longest head of an answer that is read."""
+"""The longest head of an answer that is read, and the most between two pieces of its body: extensions of chunks, and
+trailers."""
 HEAD_SECONDS = 30.0
-"""How long the head of a stream may take where silence counts as death. What comes after it may rest for longer."""
-BODY_BYTES = 256 * 1024 * 1024
-"""The longest body of an answer that is kept whole: a list of all pods of a large cluster has a tenth of that."""
+"""How long the head of a stream may take. An API server sends it at once, and the stream may be silent from then on."""
+BODY_BYTES = 256 * 2**20
+"""The longest body that is kept as a whole (that of a stream is not), and the longest that a compressed one becomes. A
+page of a list has some megabytes: 500 objects of mostly a few KiB."""
 BUFFER_BYTES = 2**21
 """How much of a stream waits to be read: one watched object may be as large as the API allows."""
 READ_BYTES = 64 * 1024
@@ -34,7 +37,11 @@ _EARLY_SECONDS = 0.001
 
 
 class Broken(Exception):
-    """The connection ended within an exchange, or what came is no answer in HTTP/1.1."""
+    """The connection ended within an exchange, or what came is no answer in HTTP/1.1, or one that is too long."""
+
+
+class HeadIsLate(TimeoutError):
+    """The head of a stream did not come in time."""
 
 
 @attrs.frozen(eq=False)
@@ -42,7 +49,8 @@ class Answer:
     """What the server answered.
 
     Attributes:
-        headers: by their names in lower case; of several of one name the last.
+        headers: by their names in lower case; of several of one name the last. Trailers are not among them: what
+            says how to read an answer may not stand there (RFC 9110, 6.5.1).
         body: all of it; b"" where `content` has it.
         content: the body as it arrives, where that was asked for.
     """
@@ -68,19 +76,19 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_answer",
         "_armed",
-        "_body_bytes",
+        "_beside",
+        "_body",
         "_buffer",
         "_content",
         "_due",
         "_handler",
-        "_head_bytes",
+        "_head",
         "_headers",
         "_keep",
         "_loop",
         "_lost",
         "_opened",
         "_parser",
-        "_parts",
         "_silence",
         "_since",
         "_timer",
@@ -102,11 +110,11 @@ class Connection(asyncio.BufferedProtocol):
         self._answer: asyncio.Future[Answer] | None = None
         self._content: asyncio.StreamReader | None = None
         self._headers: dict[bytes, bytes] = {}
-        self._parts: list[bytes] = []
-        self._head_bytes = 0
-        """How long the head is as far as it has come; -1 when it is complete."""
-        self._body_bytes = 0
-        """How much has come since."""
+        self._body: bytes | bytearray = b""
+        self._head = False
+        """The head has come."""
+        self._beside = 0
+        """How much has come since the last piece of the body, or without one since the request."""
         self._keep = True
         """The server has not said that this answer is the last on the connection."""
         self._silence: float | None = None
@@ -136,17 +144,18 @@ class Connection(asyncio.BufferedProtocol):
         Args:
             since: when the request began, for `cut`.
             due: the loop's time at which all of it has to have been answered.
-            silence: seconds after which the connection counts as dead if nothing comes, in place of `due`; the head
-                has `HEAD_SECONDS` at most.
+            silence: seconds after which the connection counts as dead if nothing comes, in place of `due`. The head
+                has to be complete by then, and after `HEAD_SECONDS`.
 
         Raises:
             Broken: the connection ended, or what came is no answer.
             TimeoutError: time ran out. Reading the stream raises these two as well.
+            HeadIsLate: it ran out before the head of a stream had come.
         """
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._answer = answer
         self._content = asyncio.StreamReader(BUFFER_BYTES) if stream else None
-        self._headers, self._parts, self._head_bytes, self._body_bytes, self.untouched = {}, [], 0, 0, True
+        self._headers, self._body, self._head, self._beside, self.untouched = {}, b"", False, 0, True
         self._since, self._silence = since, silence
         self._due = due if silence is None else self._loop.time() + min(silence, HEAD_SECONDS)
         if self._due is not None and (self._timer is None or self._due < self._armed):
@@ -189,7 +198,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._loop.time() < self._due - _EARLY_SECONDS:
             self._arm(self._due)
         else:
-            self._fail(TimeoutError())
+            late = self._silence is not None and not self._head
+            self._fail(HeadIsLate("an answer to a watch did not begin") if late else TimeoutError())
 
     def _fail(self, error: Exception) -> None:
         """End the exchange that is under way, and the connection."""
@@ -214,21 +224,25 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(Broken("it sent something that nobody asked for"))
             return
         self.untouched = False
-        if self._head_bytes >= 0:
-            self._head_bytes += nbytes
-        else:
-            self._body_bytes += nbytes
-            if self._silence is not None:
-                self._due = self._loop.time() + self._silence
+        self._beside += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken(f"expected an answer in HTTP/1.1: {error}"))
             return
-        if self._head_bytes > HEAD_BYTES:
-            self._fail(Broken(f"the head of an answer has over {HEAD_BYTES} bytes"))
-        elif self._body_bytes > BODY_BYTES and self._content is None:
-            self._fail(Broken(f"the body of an answer has over {BODY_BYTES // 1024**2} MiB"))
+        self._fed()
+
+    def _fed(self) -> None:
+        """See that what has come is not too much, and when more has to come."""
+        if self._answer is None:
+            return
+        if self._beside > HEAD_BYTES:
+            what = "what comes between the pieces of its body" if self._head else "the head of an answer"
+            self._fail(Broken(f"{what} has over {HEAD_BYTES} bytes"))
+        elif len(self._body) > BODY_BYTES:
+            self._fail(Broken(f"the body of an answer has over {BODY_BYTES} bytes"))
+        elif self._silence is not None and self._head:
+            self._due = self._loop.time() + self._silence
 
     def eof_received(self) -> None:
         self._ended()
@@ -247,7 +261,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _ended(self) -> None:
         """The server has sent all. Without a length of its own, a body ends with the connection."""
-        head = self._answer is not None and self._head_bytes < 0
+        head = self._answer is not None and self._head
         if head and not (b"content-length" in self._headers or b"transfer-encoding" in self._headers):
             self._keep = False
             self.on_message_complete()
@@ -259,7 +273,7 @@ class Connection(asyncio.BufferedProtocol):
             raise Broken("it sent more than was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_bytes >= 0:  # after the head come trailers: none of them says anything of the body
+        if not self._head:
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -267,27 +281,31 @@ class Connection(asyncio.BufferedProtocol):
         status = self._parser.get_status_code()
         if status < 200:  # the answer is still to come
             return
-        self._head_bytes = -1
-        if self._silence is not None:
-            self._due = self._loop.time() + self._silence
-        self._keep = self._parser.should_keep_alive()
+        self._head = True
         if self._content is not None and self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(status, self._headers, b"", self._content))
 
     def on_body(self, data: bytes) -> None:
+        self._beside = 0
         if self._content is not None:
             self._content.feed_data(data)
-        else:
-            self._parts.append(data)
+        elif not self._body:
+            self._body = data
+        else:  # kept in one piece: those of a chunked answer may be of one byte each
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
 
     def on_message_complete(self) -> None:
-        if self._head_bytes >= 0:
+        if not self._head:
             self._headers = {}
             return
+        assert self._parser is not None
+        # Not sooner: llhttp takes the word of a trailer, too, and then no other answer.
+        self._keep = self._keep and self._parser.should_keep_alive()
         answer, self._answer, self._due = self._answer, None, None
+        body, self._body = self._body, b""  # an idle connection keeps no list of all pods
         if self._content is not None:
             self._content.feed_eof()
         elif answer is not None and not answer.done():
-            assert self._parser is not None
-            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            answer.set_result(Answer(self._parser.get_status_code(), self._headers, body))
+            answer.set_result(Answer(self._parser.get_status_code(), self._headers, bytes(body)))
