@@ -155,30 +155,3 @@ async def test_the_provider_of_the_tutorial(control_plane: ControlPlane, kubectl
         node.terminate()
         await asyncio.wait_for(node.wait(), 30)
     assert node.returncode == 0
-
-
-async def test_the_commands_of_the_custom_providers_readme(
-    control_plane: ControlPlane, kubectl: Path, tmp_path: Path
-) -> None:
-    text = (CHECKOUT / "examples" / "custom_provider" / "README.md").read_text("utf-8")
-    (block,) = (block for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) if "--node-name" in block)
-    commands = "".join(re.findall(r"^(?:\$ |    ).*\n", block, re.MULTILINE))
-    expected = "".join(re.findall(r"^(?!\$ |    ).*\n", block, re.MULTILINE))
-    script = re.sub(r"^\$ ", "", commands, flags=re.MULTILINE)
-    script, exports = re.subn(r"^export KUBECONFIG=.*\n", "set -e\ntrap 'kill $!; wait $!' EXIT\n", script)
-    assert exports == 1, script
-    environment = os.environ | {
-        "KUBECONFIG": str(control_plane.kubeconfig),
-        "PATH": f"{kubectl.parent}:{os.environ['PATH']}",
-        "WASMLET_STATE_DIR": str(tmp_path / "state"),
-    }
-    script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-c", script, env=environment, cwd=CHECKOUT,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert expected, block
-    assert f"condition met\n{expected}" in out.decode(), (out, err)
-    assert process.returncode == 0, (out, err)

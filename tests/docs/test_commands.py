@@ -24,7 +24,6 @@ pytestmark = pytest.mark.timeout(PATIENCE + 60)
 
 ELSEWHERE = (
     "docs/clusters.md",  # tests/deployment/test_quickstarts.py
-    "examples/custom_provider/README.md",  # tests/test_readme.py
     "examples/custom_capability/README.md",  # its tests are part of every run
 )
 """Documents whose commands another test runs."""
@@ -40,6 +39,7 @@ RUN = (
     "docs/monitoring.md",
     "docs/operator.md",
     "examples/box/README.md",
+    "examples/custom_provider/README.md",
     "examples/hello/README.md",
     "examples/http/README.md",
     "examples/wascc/README.md",
@@ -162,6 +162,10 @@ async def test_first_provider(reader: Reader) -> None:
     passed = re.search(r"^(\d+) passed", output, re.MULTILINE)
     assert passed is not None
     assert int(passed[1]) > 35
+
+
+async def test_a_provider_in_a_distribution_of_its_own(reader: Reader) -> None:
+    await reader.follow(text_of("examples/custom_provider/README.md"))
 
 
 async def test_registries(administrator: Reader, docker_registry: Path, tmp_path: Path) -> None:

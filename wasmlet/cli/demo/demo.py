@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from wasmlet.cli import providers
 from wasmlet.cli.demo import fleet, hints, leftovers
 from wasmlet.cli.demo.engines import wanted_engines
 from wasmlet.cli.demo.follow import Earlier, Say
-from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, no_earlier, tolerating
+from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, no_earlier, runs_wasm, tolerating
 from wasmlet.cli.demo.manifests import checked_objects, is_module, objects_of, of_module
 from wasmlet.cli.demo.showing import DemoFailed, Show
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
@@ -34,6 +34,13 @@ from wasmlet.testing import ControlPlane
 
 NODE_NAME = "wasmlet-demo"
 PORT = 6443
+EXAMPLES = {
+    "wasmtime": ("hello.yaml", "web.yaml"),
+    "remote": ("hello.yaml", "web.yaml"),
+    "wascc": ("wascc.yaml",),
+    "": ("hello.yaml",),  # an engine need not have servers, and wasmer has none
+}
+"""Which of `examples/` are shown with which provider of WebAssembly where the user gives no file."""
 
 
 @attrs.frozen
@@ -47,8 +54,9 @@ class Settings:
         registries: where and how images are pulled.
         serve: the TCP port of the pod of a module that is a server; None if it is not a server.
         egress: whom the module may dial; None for nobody.
-        provider: `wasmtime`, `wascc`, or `remote` (wasmtime in an agent, a process of its own).
+        provider: the name of one that is installed; `remote` is wasmtime in an agent, a process of its own.
         pool: have a pool of nodes, made by the operator, instead of one node.
+        own: settings of that provider, by their names.
     """
 
     keep: bool = False
@@ -59,6 +67,7 @@ class Settings:
     egress: str | None = None
     provider: str = LOCAL
     pool: bool = False
+    own: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, say: Say, busy: Say) -> None:
@@ -66,7 +75,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
 
     Args:
         file: a manifest, or a module, which is run with these arguments; None is `examples/hello.yaml` and then
-            `examples/web.yaml`, or `examples/wascc.yaml` of that provider.
+            `examples/web.yaml`, or `examples/wascc.yaml` of that provider; no pods where it runs no WebAssembly.
         busy: called with what the node is working at, such as compiling a module; "" for nothing.
 
     Raises:
@@ -75,11 +84,13 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     """
     if settings.pool:
         await asyncio.to_thread(fleet.check)
-    await asyncio.to_thread(providers.load, settings.provider)  # before a control plane is made for nothing
-    acts = [await _objects(path, arguments, settings) for path in _files(file, settings.provider)]
+    kind = await asyncio.to_thread(providers.load, settings.provider)  # before a control plane is made for nothing
+    wasm = runs_wasm(kind)
+    files = [file] if file else _examples(settings.provider) if wasm else []
+    acts = [await _objects(path, arguments, settings) for path in files]
     for objects in acts:
         tolerating(objects, settings.provider)
-    modules = _files(file, settings.provider)[0].absolute().parent
+    modules = files[0].absolute().parent if files else Path.cwd()
     keep = settings.keep
     stop = asyncio.Event()
     began = time.monotonic()
@@ -95,24 +106,26 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
                     pool = fleet.fleet(plane, client, place, example("pool.yaml").parent, stop, say)
                     await stack.enter_async_context(pool)
                 else:
-                    engines = await wanted_engines(settings.provider, acts, keep=keep)
+                    engines = await wanted_engines(settings.provider, acts, keep=keep) if wasm else ()
                     node = _node(plane, directory, modules, settings, engines, say)
                     earlier = (await stack.enter_async_context(node)).earlier
                     took = f"{time.monotonic() - began:.1f} s"
                     say(f"node           {NODE_NAME} is Ready, provider {settings.provider} ({took})")
                     await _create_classes(client)
                 if keep:  # before the pods, which may run for as long as they like
-                    hints.to_type(plane.kubeconfig, acts[0], say, pool=settings.pool)
+                    hints.to_type(plane.kubeconfig, acts[0] if acts else (), say, pool=settings.pool)
                 strict = file is not None  # those of the examples are known to be right
                 show = Show(client, earlier, say, say if keep else _nothing, busy, strict)
                 await _until(stop, _show(show, acts))
+                if not acts:
+                    say(f"no pods        give a manifest: wasmlet demo --provider {settings.provider} FILE.yaml")
                 if keep and not stop.is_set():
-                    if file is None:
+                    if file is None and wasm:
                         hints.next_examples(modules, say)
                     say("up until Ctrl-C")
                     await stop.wait()
             say("stopped")
-            if not keep and not stop.is_set():
+            if wasm and not keep and not stop.is_set():
                 hints.next_commands(example("hello.yaml").parent, say)
 
 
@@ -120,11 +133,9 @@ def _nothing(line: str) -> None:
     """Drop a line that is of use only while the demo stays up."""
 
 
-def _files(file: Path | None, provider: str) -> list[Path]:
-    """The files to show, one after the other."""
-    if file:
-        return [file]
-    return [example(name) for name in (("wascc.yaml",) if provider == "wascc" else ("hello.yaml", "web.yaml"))]
+def _examples(provider: str) -> list[Path]:
+    """The files to show where the user gives none, one after the other."""
+    return [example(name) for name in EXAMPLES.get(provider, EXAMPLES[""])]
 
 
 async def _objects(file: Path, arguments: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
@@ -206,7 +217,7 @@ async def _node(
         serving_csr=False,  # the demo's API server does not verify it, and nobody would approve the request
         drain_on_exit=True,
     )
-    place = Place(directory, modules, settings.registries, tuple(engines))
+    place = Place(directory, modules, settings.registries, tuple(engines), settings.own)
     async with half(settings.provider, place, say) as running, Node(running.provider, config):
         yield running
 

@@ -1,4 +1,4 @@
-"""Makes the provider of the demo's node: one in the demo's process, or `remote`, which has the pods run by an agent.
+"""Makes the provider of the demo's node: any that is installed, or `remote`, which has the pods run by an agent.
 
 An agent is a process that runs pods for a node elsewhere. The demo starts it on this machine.
 """
@@ -9,20 +9,22 @@ import asyncio
 import json
 import secrets
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 
 from wasmlet.artifacts.hosts import RegistryConfig
 from wasmlet.cli import providers
 from wasmlet.cli.demo.follow import Earlier, Say
+from wasmlet.cli.options import instance_of, options_of
 from wasmlet.errors import ConfigError
 from wasmlet.model.pod import PodKey
 from wasmlet.provider import Provider
-from wasmlet.runtime import RuntimeProvider
+from wasmlet.runtime import RuntimeConfig, RuntimeProvider
 from wasmlet.runtime.network.config import ADDRESS
 
 LOCAL, REMOTE = "wasmtime", "remote"
@@ -41,12 +43,14 @@ class Place:
         modules: has the modules that pods name.
         registries: where images are pulled from.
         engines: are offered beside the provider's own.
+        own: settings of the provider that the user gave, by their names.
     """
 
     directory: Path
     modules: Path
     registries: RegistryConfig
     engines: tuple[str, ...] = ()
+    own: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -58,8 +62,19 @@ class Half:
 
 
 def no_earlier(pod: PodKey, container: str) -> Sequence[AsyncGenerator[bytes, None]]:
-    """No logs of earlier instances: the node is in another process."""
+    """No logs of earlier instances: the provider has them in another process, or nowhere."""
     return ()
+
+
+def runs_wasm(kind: type[Provider]) -> bool:
+    """Whether the demo knows pods that a provider runs: those of WebAssembly."""
+    return issubclass(kind, RuntimeProvider) or kind.name == REMOTE
+
+
+def settings_of(kind: type[Provider]) -> list[click.Parameter]:
+    """The options of a provider that the demo leaves to the user: all but those of every provider of WebAssembly."""
+    known = {field.name for field in attrs.fields(RuntimeConfig)} if issubclass(kind, RuntimeProvider) else set()
+    return [one for one in options_of(kind.Config) if one.name not in known]
 
 
 @asynccontextmanager
@@ -69,10 +84,10 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
     Its pods have addresses of 127.0.0.0/8, which needs no root.
 
     Raises:
-        ConfigError: the provider is not installed, or cannot run here.
+        BadOption: the provider is not installed, or takes one of its settings not.
+        ConfigError: it cannot run here.
     """
-    kind = providers.load(name)
-    config: Any = kind.Config
+    kind: Any = providers.load(name)
     if issubclass(kind, RuntimeProvider):
         settings = {
             "allow_local_modules": True,
@@ -82,15 +97,19 @@ async def half(name: str, place: Place, say: Say) -> AsyncGenerator[Half, None]:
             "allow_storage_class": (STORAGE_CLASS,),
             "engine": place.engines,
         }
-        provider = kind(config(**settings, **attrs.asdict(place.registries, recurse=False)))
+        values = {**settings, **attrs.asdict(place.registries, recurse=False), **place.own}
+        provider = kind(instance_of(kind.Config, values))
         yield Half(provider, provider.earlier_logs)
+        return
+    if name != REMOTE:
+        yield Half(kind(instance_of(kind.Config, dict(place.own))), no_earlier)
         return
     token = place.directory / "token"
     token.touch(0o600)
     token.write_text(secrets.token_urlsafe(32))
     async with _agent(place, token) as url:
         say(f"agent          {url}, a process of its own, provider {LOCAL}")
-        yield Half(kind(config(endpoint=url, token_file=token)), no_earlier)
+        yield Half(kind(kind.Config(endpoint=url, token_file=token)), no_earlier)
 
 
 def tolerating(objects: Sequence[dict[str, Any]], name: str) -> None:
@@ -100,7 +119,8 @@ def tolerating(objects: Sequence[dict[str, Any]], name: str) -> None:
         spec = body.get("spec") or {}
         spec = spec if body["kind"] == "Pod" else (spec.get("template") or {}).get("spec") or {}
         found = spec.get("tolerations") or []
-        spec["tolerations"] = [*found, *({**each, "value": name} for each in found if each.get("key") == taint)]
+        by_value = [each for each in found if each.get("key") == taint and each.get("operator") != "Exists"]
+        spec["tolerations"] = [*found, *({**each, "value": name} for each in by_value)]
 
 
 @asynccontextmanager

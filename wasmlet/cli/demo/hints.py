@@ -27,11 +27,9 @@ def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say, *, po
     """Print the first commands to try with kubectl, while the demo stays up.
 
     Args:
+        objects: those that are applied; none where the user makes the first pod.
         pool: whether there is a pool of nodes.
     """
-    first = next(body for body in objects if body["kind"] in RUNS)
-    kind, name = first["kind"].lower(), first["metadata"].get("name") or first["kind"].upper()
-    logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
     say(f"kubeconfig     {kubeconfig}")
     say("try            (in another terminal)")
     if shutil.which("kubectl") is None:
@@ -42,8 +40,18 @@ def to_type(kubeconfig: Path, objects: Sequence[dict[str, Any]], say: Say, *, po
             say("  # kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/ (in a checkout: make kubectl)")
     say(f"  export KUBECONFIG={kubeconfig}")
     of_pool = ("get wnp,nodes", "scale wnp edge --replicas 3", "describe wnp edge") if pool else ()
-    for command in (*of_pool, "get pods -o wide", f"describe {kind} {name}", logs, "top pods"):
+    for command in (*of_pool, *_about(objects)):
         say(f"  kubectl {command}")
+
+
+def _about(objects: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Commands about the first of the objects that makes pods; about the node where there is none."""
+    first = next((body for body in objects if body["kind"] in RUNS), None)
+    if first is None:
+        return ("get nodes -o wide", "describe nodes")
+    kind, name = first["kind"].lower(), first["metadata"].get("name") or first["kind"].upper()
+    logs = f"logs {name}" if kind == "pod" else f"logs {kind}/{name}"
+    return ("get pods -o wide", f"describe {kind} {name}", logs, "top pods")
 
 
 def next_examples(examples: Path, say: Say) -> None:

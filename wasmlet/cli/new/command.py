@@ -62,3 +62,4 @@ def _write(kind: str, names: Names, directory: Path | None) -> None:
     for file in write(kind, names, target):
         click.echo(f"wrote {file}")
     click.echo(f"next:\n  cd {target}\n  pip install -e '.[test]'\n  pytest\n  wasmlet providers")
+    click.echo(f"  wasmlet demo --provider {names.name}{' pod.yaml' if kind == 'provider' else ''}")
