@@ -27,6 +27,22 @@ async def test_a_guest_that_fails_fails_the_demo(tmp_path: Path, printing: Path)
     assert "Traceback" not in output
 
 
+async def test_a_service_with_node_ports_says_what_reaches_it(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[3] / "examples"
+    text = (examples / "web.yaml").read_text().replace("file://./", f"file://{examples}/")
+    (tmp_path / "web.yaml").write_text(
+        text.replace("spec:\n  selector:\n    app", "spec:\n  type: NodePort\n  selector:\n    app")
+    )
+    async with wasmlet("demo", "--port", "0", str(tmp_path / "web.yaml")) as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert (
+        "\nnote           nothing listens at its node ports here; use kubectl port-forward service/web LOCAL:80"
+        in output
+    )
+    assert "HTTP 200 OK" in output
+
+
 SEVERAL = """
 apiVersion: v1
 kind: ConfigMap

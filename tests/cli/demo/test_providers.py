@@ -1,6 +1,7 @@
 """`wasmlet demo --provider NAME`: any provider that is installed, with its own options.
 
-The providers are those of this environment; `processes` is that of `examples/custom_provider`, a distribution of its own.
+The providers are those of this environment; `processes` is that of `examples/custom_provider`, a distribution of its
+own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.controlplane.client import MERGE, PODS, STRATEGIC, Api, Kubectl, Object, pod
 from tests.controlplane.controllers.test_deployments import version
 from tests.controlplane.controllers.workloads import (
@@ -140,6 +142,29 @@ async def test_idle_slices_are_left_alone_and_a_flapping_pod_is_one_write_each_t
         await api.ok("PATCH", f"{PODS}/a/status", status, media=STRATEGIC)
     await until(api, SLICES, lambda found: addresses(found) == ["10.1.0.1"])
     assert await version(api) - before <= 2 * 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("NodePort", "nothing"),
+        ("LoadBalancer", "this Service gets no address from outside, and nothing"),
+    ],
+)
+async def test_a_service_for_others_outside_says_what_reaches_it(kube: Kubectl, kind: str, why: str) -> None:
+    for command, body, warned in (
+        ("created", service("web", type=kind), True),
+        ("unchanged", service("web", type=kind), False),
+        ("configured", service("web", type=kind, sessionAffinity="ClientIP"), False),
+        ("configured", service("web", type="ClusterIP"), False),
+        ("configured", service("web", type=kind), True),
+    ):
+        code, out, err = await kube.run("apply", "-f", "-", stdin=body)
+        assert (code, out) == (0, f"service/web {command}\n"), err
+        wanted = (
+            f"Warning: {why} listens at its node ports here; use kubectl port-forward service/web LOCAL:80, or the "
+        )
+        assert (wanted + "address of a pod" in err) == warned, (command, err)
 
 
 async def test_a_service_without_a_selector_is_left_to_who_made_it(api: Api) -> None:

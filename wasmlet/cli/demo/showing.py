@@ -11,6 +11,7 @@ import attrs
 from wasmlet.cli.demo.follow import Earlier, Say, follow
 from wasmlet.cli.demo.manifests import path_of
 from wasmlet.cli.demo.serving import WORKLOADS, answer, chosen, completed, rolled_out, serves
+from wasmlet.controlplane.objects.services import warnings
 from wasmlet.errors import WasmletError
 from wasmlet.kube import Client, errors
 from wasmlet.kube.client import MERGE_PATCH
@@ -109,6 +110,8 @@ class Show:
             metadata = made["metadata"]
             where = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
             self.say(f"applied        {body['kind'].lower()} {where}")
+            for warning in warnings(made) if body["kind"] == "Service" else ():
+                self.say(f"note           {warning}")
             out.append(made)
         return out
 

@@ -223,7 +223,7 @@ class Registry:
             case "pods":
                 self._admission.admit(obj)
             case "services":
-                self._services.admit(obj)
+                call.warnings.extend(self._services.admit(obj))
             case job_rules.PLURAL:
                 job_rules.select(obj)
             case certificate_requests.PLURAL:
@@ -373,7 +373,7 @@ class Registry:
             new = copy.deepcopy(new)
             defaults.fill(kind.key, new)
             if kind.key == "services":
-                self._services.update(new, old)
+                call.warnings.extend(self._services.update(new, old))
         causes = rules.check(kind, new, old)
         causes += self.custom.check(kind, new, old)
         if causes:

@@ -18,9 +18,25 @@ ADDRESSES = ipaddress.IPv4Network("10.96.0.0/20")
 """The range of cluster IPs; the first one is that of the Service `kubernetes`."""
 NODE_PORTS = range(30000, 32768)
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+_FROM_OUTSIDE = ("LoadBalancer", "NodePort")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _GIVEN = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "healthCheckNodePort")
 """The fields that an update keeps if it leaves them out."""
+
+
+def warnings(service: Object) -> list[str]:
+    """What a Service asks for and does not get, since no kube-proxy and no load balancer is here; each a sentence.
+
+    Args:
+        service: as it is stored: with its port numbers.
+    """
+    spec, name = service["spec"], service["metadata"].get("name") or "NAME"
+    if not isinstance(spec, dict) or spec.get("type") not in _FROM_OUTSIDE:
+        return []
+    port = next((port.get("port") for port in _ports(spec)), "PORT")
+    lacks = "" if spec["type"] == "NodePort" else "this Service gets no address from outside, and "
+    what = f"use kubectl port-forward service/{name} LOCAL:{port}, or the address of a pod"
+    return [f"{lacks}nothing listens at its node ports here; {what}"]
 
 
 class Services:
@@ -30,16 +46,23 @@ class Services:
         self._store = store
         self._last = 1
 
-    def admit(self, obj: Object) -> None:
+    def admit(self, obj: Object) -> list[str]:
         """Complete a new Service, after defaults.
+
+        Returns:
+            Warnings for whoever makes it.
 
         Raises:
             ApiError: 422, the address or the node port that it asks for is taken or out of range, or none is left.
         """
         self._complete(obj, None)
+        return warnings(obj)
 
-    def update(self, new: Object, old: Object) -> None:
+    def update(self, new: Object, old: Object) -> list[str]:
         """Complete a changed Service, after defaults: it keeps its address and its node ports.
+
+        Returns:
+            Warnings for whoever changes it; none that there were before.
 
         Raises:
             ApiError: as for a new one.
@@ -54,6 +77,7 @@ class Services:
                 if not port.get("nodePort") and (kept := known.get(_key(port))):
                     port["nodePort"] = kept
         self._complete(new, old)
+        return [] if before.get("type") == spec.get("type") else warnings(new)
 
     def _complete(self, obj: Object, old: Object | None) -> None:
         spec = obj["spec"]
@@ -102,7 +126,7 @@ class Services:
             raise invalid(core("services"), name, [Cause.invalid("spec.clusterIPs", wanted, why)])
 
     def _node_ports(self, name: str, spec: Object, old: Object | None) -> None:
-        if spec.get("type") not in ("NodePort", "LoadBalancer"):
+        if spec.get("type") not in _FROM_OUTSIDE:
             for port in _ports(spec):
                 port.pop("nodePort", None)
             return
