@@ -154,7 +154,7 @@ def read(output: Path, roles: Mapping[int, str]) -> list[Call]:
                     continue
             if (ended := _RESULT.match(call.text)) is not None:
                 call.text = ended[1]
-                call.result = None if ended[2] == "?" else int(ended[2], 0)
+                call.result = None if ended[2] == "?" else _number(ended[2])
     threads, known = dict[int, int](), dict(roles)
     for call in begun:
         if call.name in _FORKS and call.result is not None and call.result > 0:
@@ -172,6 +172,11 @@ def read(output: Path, roles: Mapping[int, str]) -> list[Call]:
         return known.get(pid, FORKED)
 
     return [Call(role(call.pid), call.at, call.name, _effect(call)) for call in begun]
+
+
+def _number(text: str) -> int:
+    """A result as strace writes it: decimal, hexadecimal after `0x`, or octal after a zero, as that of umask."""
+    return int(text, 8 if text.startswith("0") and text.isdigit() else 0)
 
 
 def _effect(call: _Begun) -> str:

@@ -25,6 +25,8 @@ PROGRAM = """
 import ctypes, os, sys, threading
 
 sys.stdin.readline()
+os.umask(0o027)
+os.umask(0o022)                                      # its result, the one before, is in octal
 os.mkdir("a")
 try:
     os.mkdir("a")                                    # fails, so it makes nothing

@@ -21,6 +21,13 @@ from wasmlet.testing.clock import FakeClock
 PATIENCE = 30.0
 
 
+async def removed(path: Path) -> None:
+    """Return when there is nothing at this path. The shim removes a pod's last directories when the pod is gone."""
+    async with asyncio.timeout(PATIENCE):
+        while await asyncio.to_thread(path.exists):
+            pass
+
+
 def pod_of(
     *args: str,
     name: str = "web",

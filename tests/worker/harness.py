@@ -272,6 +272,14 @@ def filled(shim: int) -> set[int]:
     return found
 
 
+def wait_removed(path: Path) -> None:
+    """Return when there is nothing at this path."""
+    until = time.monotonic() + PATIENCE
+    while path.exists():
+        assert time.monotonic() < until, f"{path} is still there"
+        time.sleep(0.01)
+
+
 def alive(pid: int) -> bool:
     """Whether the process is there and no zombie."""
     try:

@@ -200,6 +200,10 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         self._life(pod.key).accept(pod, inputs)
 
     async def delete_pod(self, key: PodKey, grace_seconds: float) -> PodStatus | None:
+        """End the pod and forget it, as the base class says; directories for termination messages go a moment later.
+
+        The shim removes these about 50 ms after the end of their containers, whatever becomes of this process.
+        """
         life = self._life(key)
         final = await life.end(grace_seconds)
         if self._pods.get(key.uid) is life:

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.guest import SLEEPER, image_of
 from tests.descriptors import open_descriptors
 from tests.runtime.files.test_volumes import CONFIG, memory_directory, mounts, pod_directory, settings, with_volume
-from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.harness import Runtime, pod_of, removed
 from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Container, Pod
@@ -372,14 +372,14 @@ async def test_staged_files_of_earlier_instances_go(runtime: Runtime, image: str
     assert os.listdir(pod_directory(runtime)) == ["main.1-1"]
     assert os.listdir(memory_directory(runtime)) == ["main.1-2"]
     await runtime.provider.delete_pod(key, 0)
-    assert not pod_directory(runtime).exists()
+    await removed(pod_directory(runtime))
     assert not memory_directory(runtime).exists()
 
 
 async def test_what_was_staged_on_disk_goes_with_its_instance(runtime: Runtime, image: str) -> None:
     key = await runtime.create(pod_of("put", "/dev/termination-log", "x", "exit", "1", image=image, restart="Always"))
     await runtime.main(key, lambda status: status.restart_count == 1 and backs_off(status))
-    assert not pod_directory(runtime).exists()
+    await removed(pod_directory(runtime))
     assert os.listdir(memory_directory(runtime)) == ["main.1-2"]
 
 
@@ -409,7 +409,7 @@ async def test_a_pod_with_nothing_but_the_kubelets_files_takes_no_thread_for_the
         key = await runtime.create(pod, inputs)
         assert await runtime.output(key) == b"hush\nweb\n"
         await runtime.provider.delete_pod(key, 0)
-        assert not pod_directory(runtime).exists()
+        await removed(pod_directory(runtime))
         assert not memory_directory(runtime).exists()
         assert number == 0 or handed == []  # the first one finds the directory in memory
 
@@ -421,7 +421,7 @@ async def test_an_older_shim_makes_no_directories(
     key = await runtime.create(pod_of("put", "/dev/termination-log", "DONE", image=image))
     assert (await runtime.ended(key)).message == "DONE"
     await runtime.provider.delete_pod(key, 0)
-    assert not pod_directory(runtime).exists()
+    await removed(pod_directory(runtime))
     assert not memory_directory(runtime).exists()
 
 
@@ -437,7 +437,7 @@ async def test_what_can_find_no_file_gets_none_unless_it_mounts_a_volume(runtime
     for pod in pods:
         await runtime.create(pod)
         await runtime.provider.delete_pod(pod.key, 0)
-        assert not pod_directory(runtime, pod.uid).exists()
+        await removed(pod_directory(runtime, pod.uid))
 
 
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.runtime.harness import PATIENCE, Runtime, pod_of
+from tests.runtime.harness import PATIENCE, Runtime, pod_of, removed
 from wasmlet.errors import WasmletError
 from wasmlet.model.inputs import Inputs, TokenKey
 from wasmlet.model.pod import Pod
@@ -129,7 +129,7 @@ async def test_secrets_are_in_memory_and_leave_nothing(runtime: Runtime, image: 
     assert not [path for path in on_disk if b"hush" in path.read_bytes() and path.suffix != ".log"]
     await runtime.provider.delete_pod(key, 0)
     assert not memory_directory(runtime).exists()
-    assert not pod_directory(runtime).exists()
+    await removed(pod_directory(runtime))
     await runtime.stop()
     assert not base.exists()
     await runtime.start()
@@ -196,7 +196,7 @@ async def test_an_empty_dir_is_shared_and_survives_restarts(runtime: Runtime, im
     await runtime.logged(key, b"stat /v/log: file of", "other")
     assert (volume / "log").read_text().startswith("xx")
     await runtime.provider.delete_pod(key, 0)
-    assert not pod_directory(runtime).exists()
+    await removed(pod_directory(runtime))
 
 
 async def test_read_only_mounts_of_a_volume_that_another_container_writes(runtime: Runtime, image: str) -> None:
@@ -244,7 +244,7 @@ async def test_a_pod_that_is_done_keeps_no_volumes(runtime: Runtime, image: str)
     task = runtime.provider._pods[key.uid]._task
     assert task is not None
     await asyncio.wait([task])
-    assert not pod_directory(runtime).exists()
+    await removed(pod_directory(runtime))
     assert str(pod_directory(runtime)) not in await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
     assert (await runtime.log(key)).count(b"ok") == 2
     await runtime.restart()
@@ -256,7 +256,7 @@ async def test_a_volume_goes_with_a_deep_tree_in_it(runtime: Runtime, image: str
     key = await runtime.create(pod)
     await runtime.logged(key, b"deep /v: ok\n")
     await runtime.provider.delete_pod(key, 0)
-    assert not pod_directory(runtime).exists()
+    await removed(pod_directory(runtime))
 
 
 async def test_files_of_pods_that_are_no_more_are_removed_at_start(runtime: Runtime, image: str) -> None:

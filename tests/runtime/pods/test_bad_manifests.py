@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.files.test_volumes import memory_directory, mounts, pod_directory, settings, with_volume
-from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.harness import Runtime, pod_of, removed
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 
@@ -19,14 +19,14 @@ def with_metadata(pod: Pod, **metadata: Any) -> Pod:
 
 
 async def nothing_is_left(runtime: Runtime, key: PodKey) -> None:
-    """Delete the pod; no file, mount, record or process of it is there then."""
+    """Delete the pod; no file, mount, record or process of it is left then."""
     records = runtime.provider.services.client.records
     pids = [record.pid for record in records.values() if record.labels["pod"]["uid"] == key.uid and record.pid]
     await runtime.provider.delete_pod(key, 0)
     mounts = await asyncio.to_thread(Path("/proc/self/mountinfo").read_text)
     kept = runtime.provider.services.storage.in_memory(key.uid)
     for directory in filter(None, (pod_directory(runtime, key.uid), kept)):
-        assert not directory.exists()
+        await removed(directory)
         assert str(directory) not in mounts
     assert not list((runtime.state_dir / "runtime" / "logs").rglob(f"{key.uid},*"))
     assert not [record for record in records.values() if record.labels["pod"]["uid"] == key.uid]

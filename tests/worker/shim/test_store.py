@@ -14,6 +14,7 @@ import pytest
 
 from wasmlet.worker import wire
 from wasmlet.worker.supervisor.records import Record
+from wasmlet.worker.supervisor.removals import Removals
 from wasmlet.worker.supervisor.store import RECORDS, Store
 
 Calls = list[Callable[[], None]]
@@ -27,7 +28,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _store(due: Calls | None = None) -> Store:
     """`due` gets what the store wants to have called later."""
     calls = due if due is not None else []
-    return Store(lambda _, callback: calls.append(callback))
+    return Store(lambda _, callback: calls.append(callback), Removals(lambda _, callback: calls.append(callback)))
 
 
 def _records(count: int, message: str = "") -> list[Record]:

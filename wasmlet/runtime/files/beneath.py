@@ -186,6 +186,8 @@ def remove(path: Path) -> None:
             try:
                 os.rmdir(path)
                 return
+            except FileNotFoundError:  # somebody else has removed it meanwhile
+                return
             except OSError as error:
                 if error.errno != errno.ENOTEMPTY:
                     raise
@@ -193,24 +195,29 @@ def remove(path: Path) -> None:
         os.close(top)
 
 
-def remove_known(path: Path, names: Sequence[str]) -> bool:
+def remove_known(path: Path, names: Sequence[str], *, more_leaves: bool) -> bool:
     """Remove a directory in which are these names and no others, without looking into it.
 
     Args:
         names: relative to the directory, in the order in which they were made, directories with a slash at the end. No
             guest may replace any but the last part of one.
+        more_leaves: what else is in it is about to be removed, and the directory with it.
 
     Returns:
-        Whether it is gone; False where there is more in it.
+        Whether it is gone, or goes as `more_leaves` says; False where there is more in it.
     """
     try:
         for name in reversed(names):
             with contextlib.suppress(FileNotFoundError):
                 (os.rmdir if name.endswith("/") else os.unlink)(f"{path}/{name}")
-        with contextlib.suppress(FileNotFoundError):
-            os.rmdir(path)
     except OSError:
         return False
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        return more_leaves and error.errno == errno.ENOTEMPTY
     return True
 
 

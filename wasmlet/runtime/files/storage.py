@@ -45,12 +45,14 @@ class Traces:
         directories: the volumes on disk with the directories above them, which come first.
         staged: by instance of a container, the directory for its termination message, and the file in it; the shim
             makes and removes them.
+        leaving: there may be directories that the shim is about to remove, the pod's own with the last of them.
     """
 
     known: bool = True
     light: bool = True
     directories: dict[str, None] = attrs.field(factory=dict)
     staged: dict[str, tuple[str, str]] = attrs.field(factory=dict)
+    leaving: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,6 +94,9 @@ class Storage:
     async def remove_pod(self, uid: str, traces: Traces) -> None:
         """Remove all files of a pod. Those in memory go first, and at once where that takes no time.
 
+        What is on disk may be gone a moment after this returns: about 50 ms after the end of its container the shim
+        removes what it has made itself.
+
         Raises:
             OSError: some are left.
         """
@@ -100,14 +105,17 @@ class Storage:
             beneath.remove(pod_in(base, uid))
         names = traces.names if traces.known else None
         if base is None or names != ():
-            await in_thread(self.remove, uid, names, in_memory=base is None)
+            await in_thread(self.remove, uid, names, in_memory=base is None, leaving=traces.leaving)
 
-    def remove(self, uid: str, names: Sequence[str] | None = None, *, in_memory: bool = True) -> None:
+    def remove(
+        self, uid: str, names: Sequence[str] | None = None, *, in_memory: bool = True, leaving: bool = False
+    ) -> None:
         """Remove all files of a pod; blocks.
 
         Args:
             names: all on disk but what guests have made, as in `Traces.names`; None where that is not known.
             in_memory: whether there may be files in memory.
+            leaving: as in `Traces`; what the shim is about to remove may be left to it.
 
         Raises:
             OSError: some are left.
@@ -115,7 +123,7 @@ class Storage:
         if in_memory and (kept := self.in_memory(uid)):
             beneath.remove(kept)
         directory = self.directory(uid)
-        if names is None or not beneath.remove_known(directory, names):
+        if names is None or not beneath.remove_known(directory, names, more_leaves=leaving):
             volumes = f"{directory}/volumes/{PLUGINS['emptyDir']}"
             for volume in _names(volumes):
                 memory.unmount(Path(volumes, volume))

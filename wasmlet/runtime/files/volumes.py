@@ -200,7 +200,7 @@ class PodVolumes:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     async def remove(self) -> None:
-        """Remove all files of the pod.
+        """Remove all files of the pod. What the shim removes itself goes a moment later (`worker.supervisor.removals`).
 
         Raises:
             OSError: some are left.
@@ -218,9 +218,10 @@ class PodVolumes:
         self.empty = False
         self._staged |= {container}
 
-    def unstaged(self, container: str, attempt: int) -> None:
-        """The shim has removed what it had made for this instance."""
+    def unstaged(self, container: str, attempt: int, *, leaving: bool) -> None:
+        """The shim removes what it had made for this instance; `leaving`: some of it may be there still."""
         self.traces.staged.pop(instance_name(container, attempt), None)
+        self.traces.leaving = self.traces.leaving or leaving
 
     def was_staged(self, container: str) -> bool:
         """Whether there may be something of an earlier instance."""

@@ -151,7 +151,7 @@ class PodLife:
             )
         life.saw(record, labels)
         if record.ended and not record.made:
-            self.volumes.unstaged(labels.container, labels.attempt)
+            self.volumes.unstaged(labels.container, labels.attempt, leaving=bool(record.leaving))
         if not record.ended:
             self.sandbox.listens(labels.container, labels.ports)
         elif life.record is record and (before is None or not before.ended):

@@ -56,6 +56,7 @@ class ContainerRecord:
     message: str = ""
     fault: str = ""
     made: str = ""
+    leaving: str = ""
     refused: tuple[str, ...] = ()
     unheard: tuple[str, ...] = ()
 

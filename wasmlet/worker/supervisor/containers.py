@@ -258,8 +258,9 @@ class Container(Process):
             said = Splitter("stdout" if self._settings.tty else "stderr")
             self._log.write(said.feed(f"{record.message}\n".encode(errors="replace"), time.time_ns()))
         record.message = ": ".join(filter(None, (record.message, self._termination_message.take(record.exit_code))))
-        if record.made and self._termination_message.clear(record.made):
-            record.made = ""
+        if record.made:
+            record.leaving = self._termination_message.alone_in(record.made)
+            record.made = "" if record.leaving else record.made
         if self._log.lost:
             note = f"{self._log.lost} bytes of output were lost: they could not be written to the log"
             record.message = f"{record.message}\n{note}".strip()

@@ -67,7 +67,10 @@ class Record:
         reason: "" or `wire.START_ERROR`, `wire.OOM_KILLED` or `wire.LOST`.
         message: what the child said of its end (a trap and the guest's backtrace).
         fault: "" or `wire.BAD_ARTIFACT`.
-        made: the directory that the shim has made for the termination message, while it is there; "" for none.
+        made: the directory that the shim has made for the termination message; "" for none, and at the end where the
+            shim removes it.
+        leaving: once it has ended, the file of the termination message, if the shim removes it with its directory a
+            moment later (`removals`). It may be gone already.
         requested: "" or "interrupt" or "kill", what the node loop has asked for.
         refused: destinations that it wanted to dial and was not granted (`name:port`, or a name), and refused
             capabilities (`packets.CAPABILITY`); the first `MAX_REFUSED`.
@@ -91,6 +94,7 @@ class Record:
     message: str = ""
     fault: str = ""
     made: str = ""
+    leaving: str = ""
     requested: str = ""
     refused: list[str] = dataclasses.field(default_factory=list)
     unheard: list[str] = dataclasses.field(default_factory=list)

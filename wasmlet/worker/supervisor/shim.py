@@ -32,6 +32,7 @@ from .execs import Exec, check_descriptors
 from .groups import Groups
 from .processes import Hooks, Process
 from .records import Record
+from .removals import Removals
 from .stages import Stage
 from .store import Store
 from .workers import DenseContainer, Directory, Worker
@@ -51,7 +52,8 @@ class Shim:
         self.groups = Groups(loop, cgroups)
         self.confinement = {"cgroup": self.groups.description, **confine.report()}
         """State of each part of the guests' confinement (`guest.confine`): `on` with details, or `off: ` and why."""
-        self._store = Store(loop.later)
+        self._removals = Removals(loop.later)
+        self._store = Store(loop.later, self._removals)
         self.records: dict[str, Record] = {record.id: record for record in self._store.load(rebooted)}
         self._running: dict[str, Container] = {}
         self._execs: dict[str, Exec] = {}
@@ -83,7 +85,7 @@ class Shim:
                 return self.records[request.id]
             if self._leaving:
                 raise wire.WireError("the shim is shutting down")
-            termination.make(request.message, descriptors)
+            termination.make(request.message, descriptors, self._removals)
             if not 2 <= len(descriptors) <= 2 + wire.MAX_MOUNTS:
                 raise wire.WireError(
                     f"expected two descriptors (spec, compiled module) and at most {wire.MAX_MOUNTS} more for mounts, "
@@ -166,6 +168,8 @@ class Shim:
 
     def forget(self, names: Sequence[str]) -> dict[str, str]:
         """Drop the records of these containers, but keep those that have not ended.
+
+        Directories of theirs that are still to be removed are removed all the same (`removals`).
 
         Returns:
             The logs of those that were dropped, by id.
@@ -279,6 +283,8 @@ class Shim:
         if record.state == wire.ENDED:
             self._running.pop(record.id, None)
             self._retried.discard(record.id)
+            if record.leaving:
+                self._removals.add(record.leaving)
             self._leave_when_done()
             self.consider_leaving()
             if len(self._zygotes) > len(self._newest):
@@ -349,6 +355,7 @@ class Shim:
             return
         # This comes first, because what follows fails where the state directory has been removed.
         self.loop.stopped = True
+        self._removals.finish()
         self._store.finish()
         for group in self._workers.values():
             for worker in group:

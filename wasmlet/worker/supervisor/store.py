@@ -22,13 +22,14 @@ from .. import wire
 from ..fields import check_id
 from ..log import log_problem
 from .records import Record
+from .removals import Removals
 
 RECORDS = "records.jsonl"
 """The file's name."""
 
 _BEFORE = "containers"
 """The directory in which earlier versions had a file for each container."""
-_GONE = "gone"
+_GONE, _LEAVING = "gone", "leaving"
 _LEAST, _RATIO = 256 * 1024, 4
 """The file is written anew when it has this many bytes, and so many times the bytes that it had when it was new."""
 RETRY_SECONDS = 1.0
@@ -41,10 +42,13 @@ class Store:
 
     Args:
         later: calls a function after so many seconds.
+        removals: gets what an earlier shim had still to remove; what is still to be removed stays on file, even if the
+            record of its container is dropped.
     """
 
-    def __init__(self, later: Callable[[float, Callable[[], None]], object]) -> None:
+    def __init__(self, later: Callable[[float, Callable[[], None]], object], removals: Removals) -> None:
         self._later = later
+        self._removals = removals
         self._known: dict[str, Record] = {}
         self._file = os.open(RECORDS, _FLAGS, 0o600)
         self._size = self._new_size = os.fstat(self._file).st_size
@@ -58,9 +62,10 @@ class Store:
 
     def remove(self, names: Sequence[str]) -> None:
         """Drop the records of these containers."""
-        known = [name for name in names if self._known.pop(name, None) is not None]
+        known = [record for name in names if (record := self._known.pop(name, None)) is not None]
         if known:
-            self._append(wire.encoded({_GONE: known}))
+            leaving = [record.leaving for record in known if self._removals.waits(record.leaving)]
+            self._append(_gone([record.id for record in known], leaving))
 
     def finish(self) -> None:
         """The shim leaves: write now what could not be written before, if there is room."""
@@ -93,7 +98,10 @@ class Store:
 
     def _write_anew(self) -> bool:
         """Replace the file by one that has only what is in force; False where that is not possible now."""
-        data, new = b"".join(b"\n" + record.encoded() for record in self._known.values()), -1
+        lines = [record.encoded() for record in self._known.values()]
+        if leaving := list(self._removals.waiting):
+            lines.append(_gone([], leaving))
+        data, new = b"".join(b"\n" + line for line in lines), -1
         try:
             new = os.open(RECORDS + ".new", _FLAGS | os.O_TRUNC, 0o600)
             _write_all(new, data)
@@ -120,7 +128,7 @@ class Store:
         found = {record.id: record for record in _earlier()}
         with open(RECORDS, "rb") as file:
             lines = [line for line in file.read().split(b"\n") if line]
-        unread = _read(lines, found)
+        unread = _read(lines, found, self._removals.add)
         if unread:
             log_problem(f"cannot read {unread} of {len(lines)} lines of {RECORDS}, kept in {RECORDS}.bad")
             with contextlib.suppress(OSError):
@@ -131,6 +139,8 @@ class Store:
                 what = "the machine was restarted" if rebooted else "the shim that ran it has died"
                 record.message = f"The container could not be located: {what}"
                 record.finished = time.time()
+            if record.leaving:
+                self._removals.add(record.leaving)
         self._known = found
         if self._write_anew():
             _remove_earlier()
@@ -143,8 +153,17 @@ def _write_all(file: int, data: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _read(lines: Iterable[bytes], found: dict[str, Record]) -> int:
-    """Put what these lines say into `found`; return how many cannot be read. One that was cut short is none of them."""
+def _gone(names: Sequence[str], leaving: Sequence[str]) -> bytes:
+    """The line for records that are dropped, and for what is still to be removed of such containers."""
+    return wire.encoded({_GONE: names, _LEAVING: leaving} if leaving else {_GONE: names})
+
+
+def _read(lines: Iterable[bytes], found: dict[str, Record], leaves: Callable[[str], None]) -> int:
+    """Put what these lines say into `found`; return how many cannot be read. One that was cut short is none of them.
+
+    Args:
+        leaves: told of what is still to be removed of containers that have no record any more.
+    """
     unread = 0
     for line in lines:
         try:
@@ -152,6 +171,8 @@ def _read(lines: Iterable[bytes], found: dict[str, Record]) -> int:
             if isinstance(fields, dict) and _GONE in fields:
                 for name in fields[_GONE]:
                     found.pop(name, None)
+                for file in fields.get(_LEAVING, ()):
+                    leaves(file)
             else:
                 record = _record(fields)
                 found[record.id] = record
@@ -179,7 +200,7 @@ def _earlier() -> list[Record]:
             with open(path, "rb") as file:
                 lines = [line for line in file.read().split(b"\n") if line]
             found: dict[str, Record] = {}
-            unread = _read(lines, found)
+            unread = _read(lines, found, lambda _: None)  # they had nothing to remove later
             if lines and not found:
                 raise ValueError("expected records")
             if unread:

@@ -9,6 +9,8 @@ its mount and never takes long. The shim reads it, so it is on record even if no
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 import stat
 from collections.abc import Sequence
@@ -16,25 +18,26 @@ from typing import Any
 
 from .. import wire
 from ..fields import at_least
+from .removals import DIRECTORY, Removals
 
 PODS = "pods"
 """The directory with the files of pods, in the state directory."""
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_FILE = 4096
 MAX_LOG = 2048
 MAX_LOG_LINES = 80
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def make(wanted: Any, descriptors: list[int]) -> None:
+def make(wanted: Any, descriptors: list[int], removals: Removals) -> None:
     """Make the directory of a termination message with an empty file, if that is asked, and add it to the mounts.
 
     Args:
         wanted: as `message` of the operation `run` (see `wire`).
         descriptors: of that operation; what is opened becomes one of them.
+        removals: what is still to be removed; an earlier directory of this name goes first.
 
     Raises:
-        wire.WireError: `wanted` is not of that form.
-        OSError: it cannot be made, or is there already.
+        wire.WireError: `wanted` is not of that form; or it cannot be made, or is there already.
     """
     directory = (wanted or {}).get("make")
     if directory is None:
@@ -50,14 +53,24 @@ def make(wanted: Any, descriptors: list[int]) -> None:
         or not 0 <= mount <= len(descriptors) - 2
     ):
         raise wire.WireError(f"expected a directory to make below {PODS}/, found {str(wanted)[:200]!r}")
+    removals.remove_now(directory)
+    try:
+        descriptors.insert(2 + mount, _make(directory, name, user))
+    except OSError as error:
+        more = "; make room on the disk of the node's state directory" if error.errno in _FULL else ""
+        raise wire.WireError(f"the file for the termination message cannot be made: {error.strerror}{more}") from error
+
+
+def _make(directory: str, name: str, user: int | None) -> int:
+    """Make a directory with an empty file of this name, both the user's; the directory's descriptor."""
     above, name_of_it = os.path.split(directory)
     with contextlib.suppress(FileExistsError):
         os.mkdir(above, 0o700)
-    opened = [os.open(above, _DIRECTORY)]
+    opened = [os.open(above, DIRECTORY)]
+    made = -1
     try:
         os.mkdir(name_of_it, 0o700, dir_fd=opened[0])
-        made = os.open(name_of_it, _DIRECTORY, dir_fd=opened[0])
-        descriptors.insert(2 + mount, made)
+        made = os.open(name_of_it, DIRECTORY, dir_fd=opened[0])
         os.chmod(f"/proc/self/fd/{made}", 0o755)  # whatever the umask is
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         opened.append(os.open(name, flags, 0o600, dir_fd=made))
@@ -65,6 +78,14 @@ def make(wanted: Any, descriptors: list[int]) -> None:
         if user is not None:
             os.fchown(opened[1], user, user)
             os.chown(name_of_it, user, user, dir_fd=opened[0], follow_symlinks=False)
+        return made
+    except BaseException:
+        if made >= 0:  # or it would be in the way of the next try
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=made)
+            os.rmdir(name_of_it, dir_fd=opened[0])
+            os.close(made)
+        raise
     finally:
         wire.close(opened)
 
@@ -106,21 +127,18 @@ class TerminationMessage:
         if self._tail is not None:
             self._tail = (self._tail + data[-MAX_LOG:])[-MAX_LOG:]
 
-    def clear(self, directory: str) -> bool:
-        """Remove the directory that was made for the message, and the one above it if it is empty.
+    def alone_in(self, directory: str) -> str:
+        """The path of the message's file, if nothing but that is in the directory that was made for it; "" otherwise.
 
-        Returns:
-            Whether it is gone; False where the guest has left more in it.
+        The guest is over, so it stays like this.
         """
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._parts[0], dir_fd=self._mount)
-            os.rmdir(directory)
+            with os.scandir(directory) as entries:
+                found = list(itertools.islice(entries, 2))  # the guest may have left any number
         except OSError:
-            return False
-        with contextlib.suppress(OSError):  # others are in it
-            os.rmdir(os.path.dirname(directory))
-        return True
+            return ""
+        alone = all(entry.name == self._parts[0] and not entry.is_dir(follow_symlinks=False) for entry in found)
+        return f"{directory}/{self._parts[0]}" if alone else ""
 
     def take(self, exit_code: int) -> str:
         """The message of a container that has ended with this code."""
@@ -138,7 +156,7 @@ def _read(mount: int, parts: list[str]) -> bytes:
     opened = [mount]
     try:
         for part in parts[:-1]:
-            opened.append(os.open(part, _DIRECTORY, dir_fd=opened[-1]))
+            opened.append(os.open(part, DIRECTORY, dir_fd=opened[-1]))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         opened.append(os.open(parts[-1], flags, dir_fd=opened[-1]))
         found = os.fstat(opened[-1])
