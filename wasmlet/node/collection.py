@@ -64,6 +64,8 @@ class Collection:
         if self._task is None:
             reflector = self._watching.reflector(self._path, {}, self)
             self._task = self._watching.group.create_task(reflector.run())
+        if self._loaded.is_set():
+            return
         try:
             async with asyncio.timeout(LOAD_SECONDS):
                 await self._loaded.wait()

@@ -94,13 +94,8 @@ class InputStore:
         wanted = references(pod)
         keys = self._retain(pod, wanted)
         await self._services.load()
-        try:
-            async with asyncio.timeout(LOAD_SECONDS):
-                for key in keys:
-                    await self._objects[key].loaded.wait()
-        except TimeoutError:
-            unknown = sorted(str(key) for key in keys if not self._objects[key].loaded.is_set())
-            raise WasmletError(f"{', '.join(unknown)} could not be read from the API server yet") from None
+        if keys:
+            await self._loaded(keys)
         tokens = await self._tokens.tokens(pod, wanted.tokens)
         bound = await self._claims.bound(pod)
         found: dict[str, dict[str, Raw]] = {kind: {} for kind in _COLLECTIONS}
@@ -119,6 +114,15 @@ class InputStore:
             runtime_handler=await self._handler(pod),
             node_allocatable=self._allocatable(),
         )
+
+    async def _loaded(self, keys: frozenset[ObjectKey]) -> None:
+        try:
+            async with asyncio.timeout(LOAD_SECONDS):
+                for key in keys:
+                    await self._objects[key].loaded.wait()
+        except TimeoutError:
+            unknown = sorted(str(key) for key in keys if not self._objects[key].loaded.is_set())
+            raise WasmletError(f"{', '.join(unknown)} could not be read from the API server yet") from None
 
     async def _handler(self, pod: Pod) -> str | None:
         name = pod.spec.get("runtimeClassName")
