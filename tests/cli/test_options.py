@@ -190,3 +190,16 @@ def test_an_interrupt_while_it_loads_is_no_traceback(monkeypatch: pytest.MonkeyP
         with pytest.raises(SystemExit) as ended:
             start()
         assert ended.value.code == 130
+
+
+@attrs.frozen
+class Needed:
+    lamp: str = option(help="Which lamp.")
+
+
+def test_an_option_that_has_to_be_given_is_asked_for_by_name() -> None:
+    command = click.Command("x", params=options_of(Needed), callback=lambda **values: instance_of(Needed, values))
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 2
+    assert "Missing option '--lamp'" in result.output
+    assert CliRunner().invoke(command, ["--lamp", "red"]).exit_code == 0

@@ -163,8 +163,8 @@ def _option(field: attrs.Attribute[Any], hint: Any) -> click.Option:
         [f"{flag}/--no-{flag[2:]}" if kind is bool else flag],
         type=None if kind is bool else parsed,
         multiple=multiple,
-        default=shown,
-        required=default is attrs.NOTHING,
+        # To click 8.3, None is a default as any other, and whoever is to give a value would not be asked for it.
+        **({"required": True} if default is attrs.NOTHING else {"default": shown}),
         help=field.metadata.get(HELP, ""),
         show_default=shown not in (None, (), "", False),
         metavar=None if kind is bool else field.metadata.get(UNIT) or _metavar(field.name, kind),
