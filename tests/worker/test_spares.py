@@ -183,3 +183,36 @@ def test_an_engine_whose_children_are_never_ready(tmp_path: Path) -> None:
         assert record["message"] == "processes of the engine end before they are ready"
         assert record["pid"] == 0
         assert spares(shim.pid) == set()
+
+
+def _warmed(shim: Shim, version: str) -> int:
+    """Have a zygote of this version of the engine; its pid."""
+    before = shim.children()
+    shim.connection.ask("warm", zygote=shim.zygote | {"version": version})
+    (pid,) = shim.children().keys() - before.keys()
+    return pid
+
+
+def test_a_zygote_that_was_only_warmed_goes_when_the_engine_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        old = _warmed(shim, "1")
+        new = _warmed(shim, "2")
+        wait_gone(old)
+        shim.ended(shim.run("start", zygote=shim.zygote | {"version": "2"}))
+        assert alive(new)
+
+
+def test_a_zygote_that_was_warmed_for_a_newer_engine_outlives_the_older_one(tmp_path: Path) -> None:
+    with running(tmp_path / "state") as shim:
+        old = _warmed(shim, "1")
+        names = [shim.run("start", "sleep", "1000", zygote=shim.zygote | {"version": "1"}) for _ in range(2)]
+        for name in names:
+            shim.running(name)
+        shim.filled()
+        new = _warmed(shim, "2")
+        for name in names:
+            assert (alive(old), alive(new)) == (True, True)
+            shim.connection.ask("stop", id=name, grace=0)
+            shim.ended(name)
+        wait_gone(old)
+        assert alive(new)

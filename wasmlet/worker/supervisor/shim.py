@@ -61,6 +61,7 @@ class Shim:
         self._zygotes: dict[ZygoteKey, Zygote] = {}
         self._workers: dict[tuple[ZygoteKey, str], list[Worker]] = {}
         self._newest: dict[tuple[str, ...], ZygoteKey] = {}
+        """By interpreter and module, the zygote that a node loop has named last: that of the present engine."""
         self._worker_count = 0
         # Exit statuses of unknown processes: a child may be reaped before its first message (its pid) has been read.
         self._unregistered: dict[int, int] = {}
@@ -154,6 +155,8 @@ class Shim:
 
             process = self._execs[name] = Exec(self.loop, request, container, descriptors, over)
             taken = True
+            if request.zygote is not None:
+                self._newest[request.zygote[:2]] = request.zygote
             self._fork(request.zygote or container.zygote, process)
             return process
         finally:
@@ -188,7 +191,9 @@ class Shim:
 
     def warm(self, request: messages.Warm) -> None:
         """Have a zygote, and perhaps the broker, ready before they are needed."""
+        self._newest[request.zygote[:2]] = request.zygote
         self._zygote(request.zygote)
+        self._retire_zygotes()
         if request.network:
             self._broker.warm()
 
@@ -259,9 +264,11 @@ class Shim:
 
     def _retire_zygotes(self) -> None:
         """End zygotes whose engine was replaced by another version, once they have no containers left."""
-        used = {container.zygote for container in self._running.values()}
-        for key in [key for key in self._zygotes if self._newest.get(key[:2], key) != key and key not in used]:
-            self._zygotes.pop(key).kill()
+        old = [key for key in self._zygotes if self._newest.get(key[:2], key) != key]
+        used = {container.zygote for container in self._running.values()} if old else set()
+        for key in old:
+            if key not in used:
+                self._zygotes.pop(key).kill()
 
     def _register(self, child: Child) -> bool:
         """The child has told its pid; False where that process has ended already."""
@@ -287,8 +294,7 @@ class Shim:
                 self._removals.add(record.leaving)
             self._leave_when_done()
             self.consider_leaving()
-            if len(self._zygotes) > len(self._newest):
-                self._retire_zygotes()
+            self._retire_zygotes()
         self.on_change(record, data)
 
     def _refused(self, name: str, what: str) -> None:
