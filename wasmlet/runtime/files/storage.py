@@ -41,7 +41,7 @@ class Traces:
 
     Attributes:
         known: nothing was made on disk but `directories` and `staged`; guests may have put more there.
-        light: in memory there is little, and nothing that guests can write to.
+        light: in memory there is little in all its volumes together, and nothing that guests can write to.
         directories: the volumes on disk with the directories above them, which come first.
         staged: by instance of a container, the directory for its termination message, and the file in it; the shim
             makes and removes them.

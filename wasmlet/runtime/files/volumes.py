@@ -35,10 +35,23 @@ from wasmlet.runtime.files.volume_rules import CLAIMS, kind_of
 log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE, MOST_BYTES_AT_ONCE = 32, 128 * 1024
-"""Files, and bytes in them, that are written to memory without a thread."""
+"""Volumes and files together, and bytes in them, that are written to memory for one pod without a thread."""
 
 RETRIES = Backoff(0.5, 122.0, jitter=0.0)
 """The kubelet's pauses before a volume is tried again."""
+
+
+class _Room:
+    """What of a pod's volumes may still be written to memory at once, so that all of it takes no time to speak of."""
+
+    def __init__(self) -> None:
+        self._entries, self._bytes = MOST_AT_ONCE, MOST_BYTES_AT_ONCE
+
+    def takes(self, files: Sequence[VolumeFile]) -> bool:
+        """Whether a volume with these files may be written, too."""
+        self._entries -= 1 + len(files)
+        self._bytes -= sum(len(file.data) for file in files)
+        return self._entries >= 0 and self._bytes >= 0
 
 
 class PodVolumes:
@@ -153,9 +166,10 @@ class PodVolumes:
         """
         errors: dict[str, str] = {}
         blocking: list[tuple[str, Callable[[], object]]] = []
+        room = _Room()
         for volume in volumes:
             try:
-                if work := await self._begin(pod, volume, inputs):
+                if work := await self._begin(pod, volume, inputs, room):
                     blocking.append((volume["name"], work))
             except (WasmletError, OSError) as error:
                 errors[volume["name"]] = _said(volume["name"], error)
@@ -163,12 +177,12 @@ class PodVolumes:
             errors |= await in_thread(_all_of, blocking)
         return errors
 
-    async def _begin(self, pod: Pod, volume: Raw, inputs: Inputs) -> Callable[[], object] | None:
+    async def _begin(self, pod: Pod, volume: Raw, inputs: Inputs, room: _Room) -> Callable[[], object] | None:
         """Make or update a volume. What of it may block is returned."""
         kind, name = kind_of(volume), volume["name"]
         if kind in FILE_VOLUMES:
             files, now = volume_files(pod, volume, inputs), self._clock.now()
-            quick = kind in IN_MEMORY and self.traces.light and _are_few(files)
+            quick = kind in IN_MEMORY and self.traces.light and room.takes(files)
             if quick and (base := self.storage.memory.at_hand()) is not None:
                 _write(pod_in(base, self._uid) / _below(volume), files, now, _group(pod), self._user_id)
                 self._at_hand |= {name}
@@ -350,11 +364,6 @@ def _give_claim(pod: Pod, directory: Path) -> None:
         return
     policy = (pod.spec.get("securityContext") or {}).get("fsGroupChangePolicy")
     fs_group.apply(directory, group, only_where_top_differs=policy == "OnRootMismatch")
-
-
-def _are_few(files: Sequence[VolumeFile]) -> bool:
-    """Whether writing them to memory takes no time to speak of."""
-    return len(files) <= MOST_AT_ONCE and sum(len(file.data) for file in files) <= MOST_BYTES_AT_ONCE
 
 
 def _all_of(works: Sequence[tuple[str, Callable[[], object]]]) -> dict[str, str]:
