@@ -49,7 +49,8 @@ class Store:
     def __init__(self, later: Callable[[float, Callable[[], None]], object], removals: Removals) -> None:
         self._later = later
         self._removals = removals
-        self._known: dict[str, Record] = {}
+        self._known: dict[str, tuple[Record, bytes]] = {}
+        """The records that are on file, and the JSON that was written of each."""
         self._file = os.open(RECORDS, _FLAGS, 0o600)
         self._size = self._new_size = os.fstat(self._file).st_size
         self._stale = False
@@ -57,12 +58,12 @@ class Store:
 
     def save(self, record: Record, data: bytes) -> None:
         """Write the record, whose JSON is `data`. A full disk loses the line, not the container: memory has it."""
-        self._known[record.id] = record
+        self._known[record.id] = record, data
         self._append(data)
 
     def remove(self, names: Sequence[str]) -> None:
         """Drop the records of these containers."""
-        known = [record for name in names if (record := self._known.pop(name, None)) is not None]
+        known = [found[0] for name in names if (found := self._known.pop(name, None)) is not None]
         if known:
             leaving = [record.leaving for record in known if self._removals.waits(record.leaving)]
             self._append(_gone([record.id for record in known], leaving))
@@ -98,7 +99,7 @@ class Store:
 
     def _write_anew(self) -> bool:
         """Replace the file by one that has only what is in force; False where that is not possible now."""
-        lines = [record.encoded() for record in self._known.values()]
+        lines = [data for _, data in self._known.values()]
         if leaving := list(self._removals.waiting):
             lines.append(_gone([], leaving))
         data, new = b"".join(b"\n" + line for line in lines), -1
@@ -141,7 +142,7 @@ class Store:
                 record.finished = time.time()
             if record.leaving:
                 self._removals.add(record.leaving)
-        self._known = found
+        self._known = {name: (record, record.encoded()) for name, record in found.items()}
         if self._write_anew():
             _remove_earlier()
         return list(found.values())
