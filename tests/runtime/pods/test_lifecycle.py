@@ -365,9 +365,12 @@ async def test_logs_of_pods_in_one_directory_are_apart(runtime: Runtime, image: 
     directory = (runtime.state_dir / "runtime" / of_pod(keys[0].uid)).parent
     left = [directory / f"{key.uid},main.0.log.7.gz" for key in keys]
     alike = directory / f"{keys[0].uid}x,main.0.log"
-    for path in (*left, alike):
+    of_earlier = runtime.state_dir / "runtime" / "logs" / keys[0].uid
+    of_earlier.mkdir()
+    for path in (*left, alike, of_earlier / "main.0.log.1.gz"):
         path.touch()
     await runtime.provider.delete_pod(keys[0], 0)
+    assert not of_earlier.exists()
     assert sorted(directory.iterdir()) == sorted([directory / f"{keys[1].uid},main.0.log", left[1], alike])
     assert await runtime.log(keys[1]) == f"{other}\n".encode()
     await runtime.provider.delete_pod(keys[1], 0)

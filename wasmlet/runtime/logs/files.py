@@ -41,6 +41,8 @@ def remove_of(start: Path) -> None:
             if entry.name.startswith(start.name):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
+    with contextlib.suppress(OSError):  # as earlier versions had them
+        beneath.remove(start.parent.parent / start.name.removesuffix(","))
 
 
 def disk_space(start: Path, container: str) -> int:
