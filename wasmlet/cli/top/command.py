@@ -21,7 +21,7 @@ from wasmlet.cli.top.options import SORTS, Options
 @click.option("-l", "--selector", metavar="LABELS", help="Only pods with these labels, as app=web,tier!=test.")
 @click.option("--node", metavar="NAME", help="Only this node and its pods.")
 @click.option(
-    "--sort-by", "sort", type=click.Choice(SORTS), default="cpu", show_default=True, help="The order of the pods."
+    "--sort-by", "sort", type=click.Choice(list(SORTS)), default="cpu", show_default=True, help="The order of the pods."
 )
 @click.option(
     "--interval",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import attrs
 
-SORTS = ("cpu", "memory", "name", "restarts", "start", "age")
+SORTS = {"cpu": "CPU", "memory": "MEMORY", "name": "POD", "restarts": "RESTARTS", "start": "START", "age": "AGE"}
+"""The orders of pods, and which column each goes by. The first letter of an order is its key on a terminal."""
 
 
 @attrs.frozen(kw_only=True)

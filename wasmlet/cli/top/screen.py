@@ -10,11 +10,12 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from wasmlet.cli.top.options import SORTS
 from wasmlet.cli.top.tables import GAP, Table
 
-_HELP = "q quit  c CPU  m memory  n name  r restarts  s start  a age  ↑ ↓ PgUp PgDn"
+_WORDS = "  ".join(f"{name[0]} {name.upper() if name == 'cpu' else name}" for name in SORTS)
+_HELP = f"q quit  {_WORDS}  ↑ ↓ PgUp PgDn"
 _BAD = ("Error", "Failed", "BackOff", "OOMKilled", "NotReady", "Unknown", "Invalid", "ExitCode", "Signal")
-_SORTED = {"cpu": "CPU", "memory": "MEMORY", "name": "POD", "restarts": "RESTARTS", "start": "START", "age": "AGE"}
 
 
 def makes_screens() -> bool:
@@ -45,7 +46,7 @@ class View:
         steps = {"up": -1, "down": 1, "page up": -self.page, "page down": self.page, "home": -self.count}
         if key in steps or key == "end":
             self.first += steps.get(key, self.count)
-        elif sort := {name[0]: name for name in _SORTED}.get(key.lower()):
+        elif sort := {name[0]: name for name in SORTS}.get(key.lower()):
             self.sort, self.first = sort, 0
         self.bound()
         return before != (self.sort, self.first)
@@ -94,7 +95,7 @@ class Screen:
         view.bound()
         parts.append(Text(""))
         if pods.rows:
-            parts.append(_table(pods, width, view.first, view.page, _SORTED[view.sort]))
+            parts.append(_table(pods, width, view.first, view.page, SORTS[view.sort]))
             shown = f"{view.first + 1}-{min(view.count, view.first + view.page)} of {view.count}   "
         else:
             parts.append(_line("no pods", "dim"))

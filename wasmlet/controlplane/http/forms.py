@@ -43,9 +43,7 @@ class Plain:
         return record.json
 
     def many(self, records: Sequence[Record], meta: Object) -> bytes:
-        head = {"kind": self.kind.list_kind, "apiVersion": self.kind.api_version, "metadata": meta}
-        items = b",".join([record.bare for record in records])
-        return orjson.dumps(head)[:-1] + b',"items":[' + items + b"]}"
+        return _listed(self.kind, meta, [record.bare for record in records])
 
     def bookmark(self, meta: Object) -> bytes:
         return orjson.dumps({"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": meta})
@@ -61,10 +59,7 @@ class Custom:
         return record.json if self.version.fits(record) else orjson.dumps(self.version.shown(record))
 
     def many(self, records: Sequence[Record], meta: Object) -> bytes:
-        kind = self.version.kind
-        head = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta}
-        items = b",".join([self.one(record) for record in records])
-        return orjson.dumps(head)[:-1] + b',"items":[' + items + b"]}"
+        return _listed(self.version.kind, meta, [self.one(record) for record in records])
 
     def bookmark(self, meta: Object) -> bytes:
         return Plain(self.version.kind).bookmark(meta)
@@ -94,15 +89,8 @@ class Partial:
 
     kind: Kind
 
-    def _item(self, record: Record) -> Object:
-        return {
-            "kind": "PartialObjectMetadata",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": record.raw["metadata"],
-        }
-
     def one(self, record: Record) -> bytes:
-        return orjson.dumps(self._item(record))
+        return orjson.dumps(_metadata(record.raw["metadata"]))
 
     def many(self, records: Sequence[Record], meta: Object) -> bytes:
         return orjson.dumps(
@@ -110,12 +98,12 @@ class Partial:
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": "meta.k8s.io/v1",
                 "metadata": meta,
-                "items": [self._item(record) for record in records],
+                "items": [_metadata(record.raw["metadata"]) for record in records],
             }
         )
 
     def bookmark(self, meta: Object) -> bytes:
-        return orjson.dumps({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+        return orjson.dumps(_metadata(meta))
 
 
 @attrs.frozen
@@ -137,11 +125,7 @@ class Table:
         if self.include == "Object":
             row["object"] = raw
         elif self.include != "None":
-            row["object"] = {
-                "kind": "PartialObjectMetadata",
-                "apiVersion": "meta.k8s.io/v1",
-                "metadata": record.raw["metadata"],
-            }
+            row["object"] = _metadata(record.raw["metadata"])
         return row
 
     def _columns(self) -> list[Object]:
@@ -166,6 +150,16 @@ class Table:
 
     def bookmark(self, meta: Object) -> bytes:
         return self._table([], meta)
+
+
+def _listed(kind: Kind, meta: Object, items: Sequence[bytes]) -> bytes:
+    """A list of objects that are serialised already."""
+    head = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta}
+    return orjson.dumps(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"
+
+
+def _metadata(meta: Object) -> Object:
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
 
 
 def choose(kind: Kind, version: Version | None, accept: str, include: str, now: Callable[[], datetime]) -> Form:
