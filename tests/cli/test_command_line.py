@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.cli.demo.harness import OWN, wasmlet
+from wasmlet.cli.commands import cli
+from wasmlet.cli.installed import Commands
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,31 @@ async def test_help_of_every_command() -> None:
         assert code == 0
         assert output.startswith("Usage: wasmlet")
     assert "--allow-local-modules" in await _help_of_run()
+
+
+def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command, str]]:
+    """Every command, those of other distributions among them, and what the list of its group says of it."""
+    context = click.Context(group, info_name="wasmlet")
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        said = group.about(context, name) if isinstance(group, Commands) else command.get_short_help_str(1000)
+        yield (*path, name), command, said
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+
+
+def test_every_command_says_what_it_does_in_a_sentence_that_fits() -> None:
+    """What its list says is whole, in a line of a terminal of 100 characters; its help begins with a sentence."""
+    found = list(_commands(cli))
+    assert {("demo",), ("new", "provider"), ("run",), ("wascc", "sign")} <= {path for path, _, _ in found}
+    for path, command, said in found:
+        where = " ".join(path)
+        assert re.fullmatch(r"[A-Z].*[^.]\.", said), (where, said)
+        assert len(said) + len("  operator    ") <= 100, (where, said)
+        first = " ".join((command.help or "").split("\n\n")[0].split())
+        assert re.match(r"[A-Z].*?[^.]\.(\s|$)", first), (where, first)
+        assert first.endswith((".", ":")), (where, first)
 
 
 async def _help_of_run() -> str:

@@ -78,17 +78,18 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands, each with a whole sentence. A command whose sentence is known is not imported for it."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self._about(ctx, name)) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self.about(ctx, name)) for name in self.list_commands(ctx)])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         found = [
-            CompletionItem(name, help=self._about(ctx, name))
+            CompletionItem(name, help=self.about(ctx, name))
             for name in self.list_commands(ctx)
             if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
-    def _about(self, ctx: click.Context, name: str) -> str:
+    def about(self, ctx: click.Context, name: str) -> str:
+        """What the list of commands says of one."""
         if name in self._said:
             return self._said[name]
         command = self.get_command(ctx, name)
