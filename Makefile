@@ -15,13 +15,15 @@ OWN := $(foreach project,wasmlet $(patsubst providers/%/pyproject.toml,wasmlet-%
 WASMER = $(BIN)/wasmlet-wasmer setup --directory $(VENV)/wasmer
 GO := $(VENV)/languages/go
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Tests that start no pods: values, clients, images, the API server in memory, and the rules of the house.
+QUICK := tests/model tests/kube tests/artifacts tests/controlplane tests/test_house.py
 HEADING = @printf '\n==> %s\n'
 # Images of containers set it. With it every process of the tests, which start thousands, would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench image churn conformance mutate docs pictures lint setup kubectl registry prometheus wasmer lock clean checks ruff format types imports tests
+.PHONY: help demo quick test bench image churn conformance mutate docs pictures lint setup kubectl registry prometheus wasmer lock clean checks ruff format types imports tests
 
 help:  ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
@@ -33,6 +35,9 @@ demo: $(VENV)/.base  ## run a WebAssembly pod: control plane and node in one com
 test: $(VENV)/.dev  ## run every check: ruff, mypy, import contracts, pytest (ARGS='-k name' selects tests)
 	@$(WASMER) || echo 'The tests that need wasmer are skipped.'
 	@$(MAKE) --no-print-directory --keep-going checks
+
+quick: $(VENV)/.dev  ## run the fast part of the tests: no pods, no engines (ARGS='-k name' selects tests)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(QUICK) $(ARGS)
 
 bench: $(VENV)/.base  ## measure how fast and how small a node is (ARGS='node --pods 100'; ARGS=--help lists more)
 	@$(BIN)/python -m benchmarks $(ARGS)
