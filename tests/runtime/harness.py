@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,26 @@ async def removed(path: Path) -> None:
     async with asyncio.timeout(PATIENCE):
         while await asyncio.to_thread(path.exists):
             pass
+
+
+def files_of(state_dir: Path) -> set[str]:
+    """All files below a state directory, and directories of pods, but for compiled modules, which are kept."""
+    found: set[str] = set()
+    # Not rglob(), which fails of a directory that goes meanwhile.
+    for base, directories, names in os.walk(state_dir):
+        here = Path(base).relative_to(state_dir)
+        if "compiled" not in here.parts:
+            found |= {str(here / name) for name in (*names, *(directories if here.name == "pods" else ()))}
+    return found
+
+
+async def has_files(state_dir: Path, files: set[str]) -> None:
+    """Return when `files_of` has these files and no others: some of a pod's go a moment after it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while await asyncio.to_thread(files_of, state_dir) != files:
+                pass
+    assert await asyncio.to_thread(files_of, state_dir) == files
 
 
 def pod_of(

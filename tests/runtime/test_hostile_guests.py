@@ -14,7 +14,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 from tests.descriptors import open_descriptors
 from tests.guests import build
 from tests.machine import may_limit
-from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.harness import Runtime, files_of, has_files, pod_of
 from tests.runtime.mutate import zombies
 from tests.runtime.test_dense import FILES
 from tests.worker.harness import children
@@ -38,7 +38,7 @@ async def unharmed(runtime: Runtime, image: str) -> AsyncIterator[None]:
     beside = await runtime.create(pod_of("print", "here", "sleep", "1000", image=image, name="beside"))
     before, shim = await runtime.running(beside), runtime.shim
     await runtime.logged(beside, b"here\n")
-    files, descriptors = files_of(runtime), open_descriptors()
+    files, descriptors = files_of(runtime.state_dir), open_descriptors()
     yield
     for record in await runtime.provider.list_pods():
         if record.key != beside:
@@ -49,17 +49,11 @@ async def unharmed(runtime: Runtime, image: str) -> AsyncIterator[None]:
     names = sorted(name for name in children(shim).values() if name not in ("wasmlet-spare", "wasmlet-zygote"))
     assert names == ["wasmlet-guest"]
     assert zombies(shim) == []
-    assert files_of(runtime) == files
+    await has_files(runtime.state_dir, files)
     for compiler in runtime.provider.services.handlers.compilers:
         await compiler.keep(())
     assert open_descriptors() <= descriptors
     assert "an error of wasmlet's own" not in (runtime.state_dir / "runtime" / "shim.log").read_text()
-
-
-def files_of(runtime: Runtime) -> set[str]:
-    """All that is in the state directory, but for compiled modules, which are kept."""
-    top = runtime.state_dir / "runtime"
-    return {str(path.relative_to(top)) for path in top.rglob("*") if "compiled" not in path.parts}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.descriptors import open_descriptors
-from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.harness import Runtime, files_of, has_files, pod_of
 from tests.worker.harness import children
 from wasmlet.errors import ConfigError, NotFound
 from wasmlet.model.inputs import Inputs
@@ -142,21 +142,14 @@ async def test_delete_ends_a_guest_at_once(runtime: Runtime, image: str, work: l
 
 
 async def test_nothing_is_left_of_a_deleted_pod(runtime: Runtime, image: str) -> None:
-    def left() -> list[str]:
-        return sorted(
-            str(path.relative_to(runtime.state_dir))
-            for path in runtime.state_dir.rglob("*")
-            if path.is_file() and "compiled" not in path.parts
-        )
-
-    before = left()
+    before = files_of(runtime.state_dir)
     for number in range(3):
         key = await runtime.create(pod_of("sleep", "1000", name=f"pod-{number}", image=image))
         await runtime.running(key)
     descriptors = open_descriptors()
     for number in range(3):
         await runtime.provider.delete_pod(pod_of(name=f"pod-{number}").key, 0)
-    assert left() == before
+    await has_files(runtime.state_dir, before)
     assert set(children(runtime.shim).values()) <= {"wasmlet-zygote", "wasmlet-spare"}
     assert open_descriptors() <= descriptors
     assert await runtime.provider.list_pods() == []
