@@ -1,10 +1,14 @@
-"""How the modules of a package import each other: read from their sources, imports for typing included."""
+"""What the sources of a package say: how its modules import each other, for typing too, and what docstrings lack."""
 
 from __future__ import annotations
 
 import ast
+import inspect
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def modules(root: Path, package: str) -> dict[str, Path]:
@@ -69,3 +73,36 @@ def circles(known: Mapping[str, Path]) -> list[list[str]]:
         if name not in numbers:
             visit(name)
     return found
+
+
+def public_functions(exported: Any) -> Iterator[Any]:
+    """An exported function; of a class its public methods that are written in it."""
+    if inspect.isfunction(exported):
+        yield inspect.unwrap(exported)
+    elif inspect.isclass(exported):
+        for name, value in vars(exported).items():
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if inspect.isfunction(function) and not name.startswith("_"):
+                yield inspect.unwrap(function)
+
+
+def lacks(function: Any, owner: Any = None) -> list[str]:
+    """What the docstring of a function does not say: anything at all, or an error that the function itself raises.
+
+    Args:
+        owner: the class that it is a method of; a docstring of a class above counts, too.
+    """
+    above = [vars(base).get(function.__name__) for base in getattr(owner, "__mro__", ())]
+    said = next((one.__doc__ for one in (function, *above) if one is not None and one.__doc__), None)
+    if said is None:
+        return ["a docstring"]
+    section = said.partition("Raises:")[2]
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return sorted(f"{name} under Raises" for name in _raised(tree) if not re.search(rf"\b{name}:", section))
+
+
+def _raised(tree: ast.AST) -> set[str]:
+    """The names of the errors that `raise Name(...)` or `raise Name.made(...)` raises."""
+    calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call))
+    names = {part for call in calls for part in ast.unparse(call.func).split(".") if part[:1].isupper()}
+    return names - {"NotImplementedError", "AssertionError"}

@@ -128,3 +128,41 @@ def test_what_is_exported_is_there_and_documented(package: str) -> None:
         assert getattr(module, name, None) is not None, name
         if isinstance(getattr(module, name), type):
             assert getattr(module, name).__doc__, name
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_docstrings_say_what_is_raised(package: str) -> None:
+    """Types are in the signatures, which mypy checks; errors are in docstrings alone."""
+    module = importlib.import_module(package)
+    exported = {name: getattr(module, name) for name in module.__all__}
+    found = {
+        f"{name}: {function.__qualname__}": missing
+        for name, value in exported.items()
+        for function in house.public_functions(value)
+        if function.__module__.startswith("wasmlet") and (missing := house.lacks(function, value))
+    }
+    assert found == {}
+
+
+def test_a_docstring_that_lacks_something_is_found() -> None:
+    class Above:
+        def quiet(self) -> None:
+            """Do it."""
+
+    class Planted(Above):
+        def quiet(self) -> None: ...
+
+        def bare(self) -> None: ...
+
+        def loud(self) -> None:
+            """Do it.
+
+            Raises:
+                KeyError: it is not there.
+            """
+            if self:
+                raise KeyError("x")
+            raise OSError("z")
+
+    found = {function.__name__: house.lacks(function, Planted) for function in house.public_functions(Planted)}
+    assert found == {"quiet": [], "bare": ["a docstring"], "loud": ["OSError under Raises"]}

@@ -40,12 +40,15 @@ class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
+        """The wall-clock time, aware, in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
+        """Seconds that only grow."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        """Wait that many seconds."""
         await asyncio.sleep(seconds)
 
 

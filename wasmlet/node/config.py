@@ -102,7 +102,11 @@ class NodeConfig:
 
     @property
     def labels(self) -> dict[str, str]:
-        """`node_labels` by key."""
+        """`node_labels` by key.
+
+        Raises:
+            ConfigError: one is no label, or says what this node is.
+        """
         labels = {}
         for text in self.node_labels:
             key, equals, value = text.partition("=")
@@ -122,7 +126,11 @@ class NodeConfig:
 
     @property
     def taints(self) -> list[Taint]:
-        """`register_with_taints`, read."""
+        """`register_with_taints`, read.
+
+        Raises:
+            ConfigError: one is no taint.
+        """
         taints = []
         for text in self.register_with_taints:
             match = _TAINT.fullmatch(text)
@@ -138,7 +146,11 @@ class NodeConfig:
 
     @property
     def reserved(self) -> dict[str, Quantity]:
-        """`system_reserved`, read: how much of each resource is set aside."""
+        """`system_reserved`, read: how much of each resource is set aside.
+
+        Raises:
+            ConfigError: a part is not NAME=QUANTITY.
+        """
         reserved = {}
         for text in filter(None, self.system_reserved.split(",")):
             name, _, amount = text.partition("=")

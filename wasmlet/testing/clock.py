@@ -24,12 +24,15 @@ class FakeClock:
         self._changed = asyncio.Event()
 
     def now(self) -> datetime:
+        """The wall-clock time, aware, in UTC."""
         return self._start + timedelta(seconds=self._elapsed)
 
     def monotonic(self) -> float:
+        """Seconds that only grow."""
         return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
+        """Wait that many seconds of this clock: until `advance` has moved it so far."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
