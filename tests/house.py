@@ -1,9 +1,10 @@
-"""What the sources of a package say: how its modules import each other, for typing too, and what docstrings lack."""
+"""What the sources say: how modules import each other, for typing too, what docstrings lack, and how long files are."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -106,3 +107,17 @@ def _raised(tree: ast.AST) -> set[str]:
     calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call))
     names = {part for call in calls for part in ast.unparse(call.func).split(".") if part[:1].isupper()}
     return names - {"NotImplementedError", "AssertionError"}
+
+
+_NOT_SOURCES = {"build", "dist", "__pycache__"}
+
+
+def lengths(root: Path) -> dict[str, int]:
+    """How many lines each Python file below `root` has, by its path from there. What is made is no source: hidden
+    folders other than `.ci`, and those that builds write."""
+    found = {}
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name == ".ci" or not (name.startswith(".") or name in _NOT_SOURCES)]
+        for path in (Path(folder, name) for name in names if name.endswith(".py")):
+            found[path.relative_to(root).as_posix()] = len(path.read_bytes().splitlines())
+    return found

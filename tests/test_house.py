@@ -1,4 +1,4 @@
-"""What holds for the sources as a whole: imports go down, no circles, no large folders, and the public API."""
+"""What holds for the sources as a whole: imports go down, no circles, no large folders or files, and the public API."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ USERS = {
     "wasmlet_wasmtime": ROOT / "providers/wasmtime",
     "wasmlet_wasmer": ROOT / "providers/wasmer",
 }
-
-
 MOST_MODULES = 25
+MOST_LINES = 400
+"""For whoever reads a file; one that has grown beyond is split by what it is about."""
 
 
 def test_a_planted_circle_is_found(tmp_path: Path) -> None:
@@ -52,6 +52,22 @@ def test_no_folder_is_a_hall() -> None:
     for path in house.modules(ROOT, "wasmlet").values():
         folders[path.parent] = folders.get(path.parent, 0) + 1
     assert {str(folder.relative_to(ROOT)): count for folder, count in folders.items() if count > MOST_MODULES} == {}
+
+
+def test_a_planted_long_file_is_found(tmp_path: Path) -> None:
+    for folder in (".ci", ".venv", "build", "tests/below"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "long.py").write_text("x = 1\n" * (MOST_LINES + 1))
+    (tmp_path / "tests/short.py").write_text("x = 1\n" * MOST_LINES)
+    assert house.lengths(tmp_path) == {
+        ".ci/long.py": MOST_LINES + 1, "tests/below/long.py": MOST_LINES + 1, "tests/short.py": MOST_LINES
+    }  # fmt: skip
+
+
+def test_no_file_is_long() -> None:
+    found = house.lengths(ROOT)
+    assert "tests/test_house.py" in found
+    assert {path: lines for path, lines in found.items() if lines > MOST_LINES} == {}
 
 
 def test_no_descriptor_is_closed_twice() -> None:

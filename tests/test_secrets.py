@@ -24,7 +24,7 @@ import aiohttp
 import pytest
 
 from tests.broken_layers import LAYERS, TIMES
-from tests.conformance.harness import administrator
+from tests.conformance.machine import administrator
 from tests.guests import build
 from tests.node.cluster import NODE, Cluster, running
 from wasmlet.failures import MOST_TRACEBACK

@@ -17,7 +17,8 @@ import pytest_asyncio
 from wasmlet_wasmer import WasmerProvider
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.conformance.harness import Kube, Machine, administrator
+from tests.conformance.harness import Kube, namespace
+from tests.conformance.machine import Machine, administrator
 from tests.conformance.runtimes import JOINED, LOCAL, REMOTE
 from tests.conftest import wasmer_is_here
 from tests.guests import build
@@ -117,7 +118,7 @@ async def shared(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest_asyncio.fixture(loop_scope="session")
 async def kube(machine: Machine, shared: str) -> AsyncGenerator[Kube, None]:
     """A namespace on the shared node."""
-    async with machine.namespace(shared) as kube:
+    async with namespace(machine, shared) as kube:
         yield kube
 
 
@@ -133,7 +134,7 @@ async def networked(machine: Machine) -> AsyncGenerator[str, None]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def net(machine: Machine, networked: str) -> AsyncGenerator[Kube, None]:
     """A namespace on the node whose pods have addresses."""
-    async with machine.namespace(networked) as kube:
+    async with namespace(machine, networked) as kube:
         yield kube
 
 
@@ -148,7 +149,7 @@ def own(machine: Machine) -> Own:
     async def make(*, clock: Any = None, **settings: Any) -> AsyncIterator[Kube]:
         name = machine.name()
         try:
-            async with machine.node(name, clock=clock, **settings), machine.namespace(name) as kube:
+            async with machine.node(name, clock=clock, **settings), namespace(machine, name) as kube:
                 kube.clock = clock
                 yield kube
         finally:

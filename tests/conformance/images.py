@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
-from tests.conformance.harness import Machine
+from tests.conformance.machine import Machine
 from wasmlet.artifacts import push
 from wasmlet.artifacts.credentials import auths_of
 from wasmlet.artifacts.hosts import RegistryConfig

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Kube, Machine
+from tests.conformance.harness import Kube, namespace
+from tests.conformance.machine import Machine
 from tests.conformance.reading import status
 
 
@@ -21,7 +22,7 @@ async def test_it_grows_one_by_one(kube: Kube) -> None:
 
 async def test_it_outlives_the_agent(machine: Machine) -> None:
     name, quick = machine.name(), {"max_container_restart_period": 1.0}
-    async with machine.node(name, given=quick, drain_on_exit=False), machine.namespace(name) as kube:
+    async with machine.node(name, given=quick, drain_on_exit=False), namespace(machine, name) as kube:
         pass
     async with machine.node(name, given=quick, drain_on_exit=False):
         await machine.admin.create("/api/v1/namespaces", {"metadata": {"name": name}})

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import SECONDS, Kube, Machine
+from tests.conformance.harness import SECONDS, Kube, namespace
+from tests.conformance.machine import Machine
 from tests.conformance.reading import state, status, terminated
 from tests.conformance.test_18_liveness_probes import LISTENS
 
@@ -79,7 +80,7 @@ async def test_without_a_network_it_is_refused(kube: Kube) -> None:
 async def test_it_runs_for_a_pod_that_was_deleted_while_the_agent_was_away(machine: Machine) -> None:
     """What it takes counts in what is left of the grace period."""
     name = machine.name()
-    async with machine.namespace(name) as kube:
+    async with namespace(machine, name) as kube:
         spec: dict[str, Any] = {"volumes": [{"name": "v", "emptyDir": {}}], "terminationGracePeriodSeconds": 600}
         hook = {"preStop": {"exec": {"command": ["x", "put", "/v/hook", "now", "await", "/v/main", "seen"]}}}
         script = ("await", "/v/hook", "now", "put", "/dev/termination-log", "asked", "put", "/v/main", "seen",

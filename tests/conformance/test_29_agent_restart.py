@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Machine
+from tests.conformance.harness import namespace
+from tests.conformance.machine import Machine
 from tests.conformance.reading import status
 
 
 async def test_pods_are_adopted(machine: Machine) -> None:
     name = machine.name()
-    async with machine.namespace(name) as kube:
+    async with namespace(machine, name) as kube:
         async with machine.node(name, drain_on_exit=False):
             await kube.create("print", "one", "await", "/go/on", "now", "print", "two", **kube.gate())
             await kube.create("sleep", "1000", name="q")
@@ -28,7 +29,7 @@ async def test_pods_are_adopted(machine: Machine) -> None:
 
 async def test_what_ended_meanwhile_is_told(machine: Machine) -> None:
     name = machine.name()
-    async with machine.namespace(name) as kube:
+    async with namespace(machine, name) as kube:
         async with machine.node(name, drain_on_exit=False):
             await kube.create("sleep", "1", "exit", "3")
             before = await kube.running()

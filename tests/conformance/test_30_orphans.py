@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tests.conformance.harness import Machine
+from tests.conformance.harness import namespace
+from tests.conformance.machine import Machine
 from tests.conformance.reading import begun, status
 from tests.conformance.test_25_force_delete import running
 
 
 async def test_a_pod_that_went_while_the_agent_was_away(machine: Machine) -> None:
     name = machine.name()
-    async with machine.namespace(name) as kube:
+    async with namespace(machine, name) as kube:
         async with machine.node(name, drain_on_exit=False):
             await kube.create("sleep", "1000", name="orphan")
             await kube.create("sleep", "1000", name="kept")

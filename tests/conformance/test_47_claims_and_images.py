@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import Kube, Machine
+from tests.conformance.harness import Kube
 from tests.conformance.images import docker_registry, login, private
+from tests.conformance.machine import Machine
 from tests.conformance.reading import state
 from wasmlet.errors import WasmletError
 from wasmlet.model.pod import Pod

@@ -6,7 +6,8 @@ import asyncio
 from datetime import datetime
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import SECONDS, Kube, Machine
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.machine import Machine
 from tests.conformance.reading import condition
 from wasmlet.errors import WasmletError
 from wasmlet.testing.clock import FakeClock

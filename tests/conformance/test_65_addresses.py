@@ -18,7 +18,8 @@ import pytest
 import pytest_asyncio
 
 from tests.conformance.conftest import Own
-from tests.conformance.harness import SECONDS, Kube, Machine
+from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.machine import Machine
 
 WEB = Path(__file__).parents[2] / "examples" / "web" / "web.wasm"
 PORT = {"name": "http", "containerPort": 8080}

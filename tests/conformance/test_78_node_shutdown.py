@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.conformance.harness import Machine
+from tests.conformance.harness import namespace
+from tests.conformance.machine import Machine
 from tests.conformance.reading import condition, terminated
 
 MESSAGE = "Pod was terminated in response to imminent node shutdown."
@@ -12,7 +13,7 @@ MESSAGE = "Pod was terminated in response to imminent node shutdown."
 
 async def test_order_and_status(machine: Machine) -> None:
     name = machine.name()
-    async with machine.namespace(name) as kube:
+    async with namespace(machine, name) as kube:
         async with machine.node(name, drain_on_exit=True):
             critical = {"priorityClassName": "system-node-critical"}
             await kube.create("print", "critical", "sleep", "1000", name="critical", spec=critical)

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from wasmlet.errors import WasmletError
-from wasmlet.kube import Client, load_identity
+from wasmlet.kube import Client, Identity, errors, load_identity
 
 V1, V1BETA1 = "client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"
 _LIFE = datetime.timedelta(days=2)
@@ -313,3 +313,13 @@ def environment(more: Mapping[str, str], home: Path) -> dict[str, str]:
         if not name.lower().endswith("_proxy") and name != "KUBECONFIG" and not name.startswith("KUBERNETES_")
     }
     return {**kept, "HOME": str(home), **more}
+
+
+async def accepted(identity: Identity) -> bool:
+    """Whether the API server knows who this is."""
+    async with Client(identity) as client:
+        try:
+            await client.get("/api/v1")
+        except errors.Unauthorized:
+            return False
+    return True

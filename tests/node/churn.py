@@ -11,33 +11,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import random
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
-import structlog
 
 import wasmlet
-from tests.node.churn_checks import Witness, Worker, disagreements
-from tests.node.churn_report import Report, described, pod_tasks, resident
+from tests.node.churn_checks import Witness, Worker, disagreements, maps_of
+from tests.node.churn_report import Report, described, pod_tasks, quiet, resident
 from tests.node.cluster import NODE, Cluster
 from tests.node.trouble import KUBELET, FastClock, troubled_cluster
 from wasmlet.clock import Clock
 from wasmlet.controlplane.faults import Cut, Delay, Drop, Effect, Fail, Faults
 from wasmlet.kube import errors
 from wasmlet.kube.client import MERGE_PATCH
-from wasmlet.node import assembly
 from wasmlet.node.pods.pod_task import PodTask
-from wasmlet.node.services import NodeServices
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -320,7 +316,7 @@ class Churn:
             by_name = {item["metadata"]["name"]: item for item in maps}
             wrong = disagreements(pods, self.provider, by_name, ended=ended)
             if not wrong:
-                wrong = self._left(len(pods), {*_maps_of(pods)})
+                wrong = self._left(len(pods), {*maps_of(pods)})
         self.report.wrong += [f"{when}: {what}" for what in wrong]
         self.say(f"{when}: {'; '.join(wrong) or 'all agree'}")
 
@@ -359,37 +355,12 @@ async def _peace(call: str, after: bool) -> None:
     """A provider that is well."""
 
 
-def _maps_of(pods: list[dict[str, Any]]) -> list[str]:
-    containers = [container for pod in pods for container in pod["spec"]["containers"]]
-    return [entry["configMapRef"]["name"] for c in containers for entry in c.get("envFrom") or ()]
-
-
-@asynccontextmanager
-async def _quiet(report: Report) -> AsyncIterator[None]:
-    """The last lines of the log are kept in the report, and none is printed; calls of the provider may take no time."""
-    before = structlog.get_config()
-
-    def keep(logger: Any, level: str, event: dict[str, Any]) -> Any:
-        event.pop("exc_info", None)
-        report.log.append(f"{time.monotonic():.3f} {level} {event.pop('event')} {event}")
-        raise structlog.DropEvent
-
-    structlog.configure(processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    normal = assembly.NodeServices
-    assembly.NodeServices = partial(NodeServices, call_seconds=CALL_SECONDS)  # type: ignore[assignment,misc]
-    try:
-        yield
-    finally:
-        assembly.NodeServices = normal  # type: ignore[misc]
-        structlog.configure(**before)
-
-
 async def churn(
     directory: Path, *, seed: int, seconds: float, say: Callable[[str], None] = lambda text: None
 ) -> Report:
     """Run one. What was wrong is in the report; nothing is raised for it."""
     report, rng, clock, witness = Report(seed), random.Random(seed), FastClock(SPEED), Witness()
-    async with troubled_cluster(directory, seed=seed, ring=512, clock=clock) as cluster, _quiet(report):
+    async with troubled_cluster(directory, seed=seed, ring=512, clock=clock) as cluster, quiet(report, CALL_SECONDS):
         await Churn(cluster, report, rng, clock, witness, Worker(witness), seconds, say).run()
     return report
 

@@ -172,3 +172,9 @@ def _differences(pod: wasmlet.Pod, held: Any, provider: Worker, maps: dict[str, 
         known = (provider.inputs[pod.uid].config_maps.get(name) or {}).get("data")
         if known != (maps.get(name) or {}).get("data"):
             yield f"was given {known} from {name}, which is {maps.get(name)}"
+
+
+def maps_of(pods: list[dict[str, Any]]) -> list[str]:
+    """The config maps that these pods refer to."""
+    containers = [container for pod in pods for container in pod["spec"]["containers"]]
+    return [entry["configMapRef"]["name"] for c in containers for entry in c.get("envFrom") or ()]

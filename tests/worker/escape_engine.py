@@ -8,6 +8,7 @@ import array
 import ctypes
 import errno
 import fcntl
+import functools
 import json
 import mmap
 import os
@@ -25,15 +26,13 @@ NUMBERS = {
         "ptrace": 101, "unshare": 272, "setns": 308, "mount": 165, "chroot": 161, "bpf": 321, "keyctl": 250,
         "io_uring_setup": 425, "perf_event_open": 298, "userfaultfd": 323, "process_vm_readv": 310, "pidfd_open": 434,
         "pidfd_getfd": 438, "execveat": 322, "clone3": 435, "open_by_handle_at": 304, "personality": 135,
-        "init_module": 175, "vfork": 58, "getpid": 39, "capset": 126, "seccomp": 317, "pivot_root": 155,
-        "sendmmsg": 307,
+        "init_module": 175, "capset": 126, "pivot_root": 155, "sendmmsg": 307,
     },
     "aarch64": {
         "ptrace": 117, "unshare": 97, "setns": 268, "mount": 40, "chroot": 51, "bpf": 280, "keyctl": 219,
         "io_uring_setup": 425, "perf_event_open": 241, "userfaultfd": 282, "process_vm_readv": 270, "pidfd_open": 434,
         "pidfd_getfd": 438, "execveat": 281, "clone3": 435, "open_by_handle_at": 265, "personality": 92,
-        "init_module": 105, "getpid": 172, "capset": 91, "seccomp": 277, "pivot_root": 41,
-        "sendmmsg": 269,
+        "init_module": 105, "capset": 91, "pivot_root": 41, "sendmmsg": 269,
     },
 }  # fmt: skip
 
@@ -374,20 +373,10 @@ def fail():
 
 
 # The calls that there are on every architecture; Python's own take older ones on x86_64.
-def rename(source, target):
-    os.rename(source, target, src_dir_fd=0, dst_dir_fd=0)
-
-
-def link(source, target):
-    os.link(source, target, src_dir_fd=0, dst_dir_fd=0)
-
-
-def unlink(path):
-    os.unlink(path, dir_fd=0)
-
-
-def mkdirat(path):
-    os.mkdir(path, dir_fd=0)
+rename = functools.partial(os.rename, src_dir_fd=0, dst_dir_fd=0)
+link = functools.partial(os.link, src_dir_fd=0, dst_dir_fd=0)
+unlink = functools.partial(os.unlink, dir_fd=0)
+mkdirat = functools.partial(os.mkdir, dir_fd=0)
 
 
 def thread():

@@ -6,14 +6,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from wasmlet_processes import ProcessConfig, ProcessProvider
-from wasmlet_processes.log import Log
 from wasmlet_processes.streams import LAST_OUTPUT
 
 import wasmlet
@@ -374,36 +372,6 @@ async def test_a_pod_goes_by_the_signal_that_ended_it(host: Host) -> None:
 def sizes(directory: Path) -> dict[str, int]:
     """The files below, by name."""
     return {path.name: path.stat().st_size for path in directory.rglob("*") if path.is_file()}
-
-
-async def read(log: Log, **options: Any) -> bytes:
-    return b"".join([piece async for piece in log.read(wasmlet.LogOptions(**options))])
-
-
-async def test_a_log_is_rotated_between_lines(tmp_path: Path) -> None:
-    log, at = Log(tmp_path / "log", 1000), datetime.now(UTC)
-    for number in range(1000):
-        await log.write(b"line %d\n" % number, at)
-    kept = (await read(log)).splitlines()
-    assert kept[-1] == b"line 999"
-    assert kept == [b"line %d" % n for n in range(1000 - len(kept), 1000)]
-    assert sizes(tmp_path).keys() == {"log", "log.1"}
-    assert sum(sizes(tmp_path).values()) < 2200
-    log.remove()
-    assert (await read(log)).splitlines() == kept  # who reads goes on
-
-
-async def test_a_line_that_comes_in_pieces_has_one_time(tmp_path: Path) -> None:
-    log, at = Log(tmp_path / "log", 1000), datetime(2026, 1, 1, tzinfo=UTC)
-    for second, piece in enumerate([b"a", b"b\n\nc", b"d\n", b"e"]):
-        await log.write(piece, at + timedelta(seconds=second))
-    assert await read(log) == b"ab\n\ncd\ne"
-    stamp = "2026-01-01T00:00:0{}.000000Z ".format
-    expected = f"{stamp(0)}ab\n{stamp(1)}\n{stamp(1)}cd\n{stamp(3)}e"
-    assert await read(log, timestamps=True) == expected.encode()
-    assert await read(log, tail_lines=2) == b"cd\ne"
-    assert await read(log, since_time=at + timedelta(seconds=1)) == b"\ncd\ne"
-    assert await read(log, limit_bytes=4, timestamps=True) == b"2026"
 
 
 async def test_the_size_of_a_log_is_an_option(tmp_path: Path) -> None:

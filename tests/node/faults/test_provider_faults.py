@@ -13,7 +13,7 @@ import pytest
 
 import wasmlet
 from tests.node.cluster import Cluster, running
-from tests.node.faults.test_faults import restarts
+from tests.node.faults.test_restored import restarts
 from tests.node.trouble import Troubled, fast_node
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.node import assembly

@@ -10,6 +10,7 @@ import pytest
 from wasmlet.model.pod import MOST_GRACE_SECONDS, Pod
 from wasmlet.model.status import ContainerStatus, PodStatus, Running, Terminated
 from wasmlet.node.pods.ending import LEAST_GRACE_SECONDS, grace_seconds, shut_down_status
+from wasmlet.testing import FakeClock
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 FAR = "31709-12-31T00:00:00Z"
@@ -28,7 +29,7 @@ def deleted(grace: int, left: float) -> Pod:
 
 
 @pytest.mark.parametrize(
-    ("manifest", "began_before", "drain_seconds", "expected"),
+    ("manifest", "began_before", "drain_by", "expected"),
     [
         (pod(), False, None, 30),
         (pod(), False, 12.0, 12),
@@ -45,10 +46,8 @@ def deleted(grace: int, left: float) -> Pod:
         (pod(deletionTimestamp=FAR, deletionGracePeriodSeconds=2**53), False, 12.0, 12),
     ],
 )
-def test_how_long_a_pod_has_to_end(
-    manifest: Pod, began_before: bool, drain_seconds: float | None, expected: float
-) -> None:
-    found = grace_seconds(manifest, NOW, began_before=began_before, drain_seconds=drain_seconds)
+def test_how_long_a_pod_has_to_end(manifest: Pod, began_before: bool, drain_by: float | None, expected: float) -> None:
+    found = grace_seconds(manifest, FakeClock(NOW), began_before=began_before, drain_by=drain_by)
     assert found == expected
 
 

@@ -1,13 +1,9 @@
-"""Mounts as a guest sees them: paths in volumes, single files, mounts in mounts, and every way out that was tried."""
+"""Mounts as a guest sees them: paths in volumes, single files, mounts in mounts, and what is staged for them."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import itertools
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +11,17 @@ import pytest
 
 from benchmarks.guest import SLEEPER, image_of
 from tests.descriptors import open_descriptors
+from tests.runtime.files.test_refused_mounts import EMPTY
 from tests.runtime.files.test_volumes import CONFIG, memory_directory, mounts, pod_directory, settings, with_volume
 from tests.runtime.harness import Runtime, pod_of, removed
-from wasmlet.errors import Refused, WasmletError
 from wasmlet.model.inputs import Inputs
-from wasmlet.model.pod import Container, Pod
+from wasmlet.model.pod import Pod
 from wasmlet.model.status import ContainerStatus, Running, Waiting
-from wasmlet.runtime.files import beneath, volume_rules
 from wasmlet.runtime.files import mounts as mounts_module
 from wasmlet.runtime.files import storage as storage_module
 from wasmlet.runtime.files import volumes as volumes_module
-from wasmlet.runtime.files.hostpath import HostPaths
 from wasmlet.runtime.files.mounts import MountRequest, mounted
 from wasmlet.runtime.shim.client import ShimClient
-
-EMPTY: dict[str, Any] = {"emptyDir": {}}
-LIBC = ctypes.CDLL(None)
-
-
-def refusal(mount: int, field: str, text: str) -> str:
-    return f"spec.containers[0].volumeMounts[{mount}].{field}: {text}"
 
 
 async def test_sub_paths(runtime: Runtime, image: str) -> None:
@@ -47,33 +34,6 @@ async def test_sub_paths(runtime: Runtime, image: str) -> None:
     pod = with_volume(*script, image=image, source=EMPTY, volumeMounts=volume_mounts, env=env)
     key = await runtime.create(pod)
     assert await runtime.output(key) == b"put /one/x: ok\nput /two/y: ok\n12\n"
-
-
-@pytest.mark.parametrize(
-    ("mount", "message"),
-    [
-        ({"subPath": "../x"}, refusal(0, "subPath", "unable to provision SubPath `../x`: must not contain '..'")),
-        ({"subPath": "/tmp"}, refusal(0, "subPath", "error SubPath `/tmp` must not be an absolute path")),
-        ({"subPathExpr": "$(P)"}, refusal(0, "subPathExpr", "unable to provision SubPath `..`: must not contain '..'")),
-        ({"subPathExpr": "$(A)"}, refusal(0, "subPathExpr", "error SubPath `/etc` must not be an absolute path")),
-        ({"subPathExpr": "$(NONE)"}, refusal(0, "subPathExpr", "missing value for 'NONE'")),
-        ({"subPathExpr": "$(EMPTY)"}, refusal(0, "subPathExpr", "$(EMPTY) comes to nothing")),
-    ],
-)
-async def test_sub_paths_that_are_refused(runtime: Runtime, image: str, mount: dict[str, Any], message: str) -> None:
-    env = [{"name": "P", "value": ".."}, {"name": "A", "value": "/etc"}, {"name": "EMPTY", "value": ""}]
-    pod = with_volume("print", "x", image=image, source=EMPTY, volumeMounts=mounts(**mount), env=env)
-    key = await runtime.create(pod)
-    assert (await runtime.waiting(key, "CreateContainerConfigError")).message == message
-    await runtime.event(key, "Failed", f"Error: {message}")
-
-
-async def test_backticks_are_only_characters(runtime: Runtime, image: str) -> None:
-    pod = with_volume("ls", "/all", image=image, source=EMPTY,
-                      volumeMounts=[*mounts(subPathExpr="`$(X)`"), *mounts("/all")],
-                      env=[{"name": "X", "value": "id"}])  # fmt: skip
-    key = await runtime.create(pod)
-    assert await runtime.output(key) == b"`id`\n"
 
 
 async def test_a_sub_path_recovers_with_the_annotation_that_it_comes_from(timed: Runtime, image: str) -> None:
@@ -101,16 +61,6 @@ async def test_a_sub_path_does_not_follow_its_config_map_until_a_restart(runtime
     await runtime.logged(key, b"two\n" + refused + b"two\n")
 
 
-async def test_a_key_that_is_not_there(runtime: Runtime, image: str) -> None:
-    pod = with_volume("cat", "/c", image=image, source=CONFIG, volumeMounts=mounts("/c", subPath="none"))
-    key = await runtime.create(pod, settings(a="one\n"))
-    assert (await runtime.waiting(key, "CreateContainerConfigError")).message == refusal(
-        0,
-        "subPath",
-        'failed to prepare subPath for volumeMount "v" of container "main": none: No such file or directory',
-    )
-
-
 async def test_a_single_file_that_two_containers_write(runtime: Runtime, image: str) -> None:
     read, write = ["await", "/v/f", "hello", "cat", "/v/f"], ["put", "/data/one.txt", "hello\n"]
     containers = [
@@ -122,34 +72,6 @@ async def test_a_single_file_that_two_containers_write(runtime: Runtime, image: 
     key = await runtime.create(pod_of(spec=spec))
     assert await runtime.output(key) == b"hello\n"
     assert await runtime.output(key, "other") == b"put /data/one.txt: ok\n"
-
-
-@pytest.mark.parametrize(
-    ("volume_mounts", "message"),
-    [
-        (
-            [*mounts("/data"), *mounts("/data/conf", "c", subPath="a")],
-            refusal(1, "mountPath", "a single file cannot be mounted within the mount at /data: a guest is handed"),
-        ),
-        (
-            [*mounts("/opt/a", "c", subPath="a"), *mounts("/opt/f", subPath="f")],
-            refusal(1, "readOnly", "single files in one directory (/opt) must all be readOnly or none"),
-        ),
-        ([*mounts("/data"), *mounts("/data/", "c")], refusal(1, "mountPath", "/data is mounted by spec.containers[0]")),
-        (
-            [*mounts("/dev/a", "c", subPath="a")],
-            "spec.containers[0].terminationMessagePath: cannot be beside a single file that is readOnly (/dev)",
-        ),
-    ],
-)
-async def test_what_a_directory_cannot_give(
-    runtime: Runtime, image: str, volume_mounts: list[dict[str, Any]], message: str
-) -> None:
-    init = [{"name": "init", "image": image, "args": ["put", "/v/f", ""], "volumeMounts": mounts()}]
-    spec = {"volumes": [{"name": "v", **EMPTY}, {"name": "c", **CONFIG}], "initContainers": init}
-    pod = pod_of("print", "x", image=image, spec=spec, volumeMounts=volume_mounts)
-    key = await runtime.create(pod, settings(a="one\n"))
-    assert (await runtime.waiting(key, "CreateContainerConfigError")).message.startswith(message)
 
 
 async def test_mounts_in_mounts(runtime: Runtime, image: str) -> None:
@@ -215,136 +137,6 @@ async def test_a_mount_at_etc_takes_the_place_of_the_kubelets_files(runtime: Run
                       volumeMounts=mounts("/etc"))  # fmt: skip
     key = await runtime.create(pod)
     assert await runtime.output(key) == b"cat /etc/hosts: No such file or directory\nput /etc/hosts: ok\n"
-
-
-async def test_a_link_that_a_guest_planted_leads_nobody_out(runtime: Runtime, image: str) -> None:
-    """The first container plants links; the second is to mount what they lead to."""
-    state = runtime.state_dir / "runtime"
-    (state / "secret").mkdir()
-    (state / "secret" / "key").write_text("hush")
-    up = "../" * 6 + "secret"
-    planted = ("symlink", up, "/v/up", "mkdir", "/v/d", "symlink", f"../{up}", "/v/d/e")
-    init = [{"name": "init", "image": image, "args": list(planted), "volumeMounts": mounts()}]
-    for number, sub in enumerate(("up", "up/key", "d/e", "d/e/key", "up/made")):
-        spec = {"volumes": [{"name": "v", **EMPTY}], "initContainers": init}
-        pod = pod_of("cat", "/m", "cat", "/m/key", image=image, name=f"p{number}", spec=spec,
-                     volumeMounts=mounts("/m", subPath=sub))  # fmt: skip
-        key = await runtime.create(pod)
-        assert (await runtime.waiting(key, "CreateContainerConfigError")).message == refusal(
-            0,
-            "subPath",
-            f'failed to prepare subPath for volumeMount "v" of container "main": {sub}: it leads out of the volume',
-        )
-        assert (await runtime.log(key, "init")).count(b": ok\n") == 3
-        await runtime.provider.delete_pod(key, 0)
-    assert sorted(os.listdir(state / "secret")) == ["key"]
-
-
-@contextlib.contextmanager
-def swapping(one: Path, other: Path) -> Iterator[None]:
-    """Exchange two names as fast as it goes, each time at one blow."""
-    stopped = threading.Event()
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-
-    def swap() -> None:
-        while not stopped.is_set():
-            LIBC.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)
-
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        swapper.join()
-
-
-def _open_and_check(inside: Path, opening: Callable[[], int]) -> None:
-    """Open until it went well and was refused many times; what was opened is always inside."""
-    opened, refused = 0, 0
-    while opened < 100 or refused < 100:
-        try:
-            descriptor = opening()
-        except (OSError, WasmletError):
-            refused += 1
-            continue
-        where = os.readlink(f"/proc/self/fd/{descriptor}")
-        os.close(descriptor)
-        assert where.startswith(f"{inside}/"), where
-        opened += 1
-
-
-def test_paths_that_are_swapped_while_they_are_opened(tmp_path: Path) -> None:
-    """A guest that turns a directory into a link and back gains nothing, at any moment."""
-    inside, outside = tmp_path / "volume", tmp_path / "outside"
-    (inside / "real").mkdir(parents=True)
-    outside.mkdir()
-    (inside / "link").symlink_to("../outside")
-    root = os.open(inside, os.O_PATH | os.O_DIRECTORY)
-    numbers = itertools.count()
-    try:
-        with swapping(inside / "real", inside / "link"):
-            _open_and_check(inside, lambda: beneath.make_beneath(root, f"real/{next(numbers)}/deep", 0o755))
-    finally:
-        os.close(root)
-    assert os.listdir(outside) == []
-
-
-def test_a_host_path_that_is_swapped_while_it_is_opened(tmp_path: Path) -> None:
-    inside, outside = tmp_path / "allowed", tmp_path / "outside"
-    (inside / "real").mkdir(parents=True)
-    outside.mkdir()
-    (inside / "link").symlink_to(outside)
-    numbers = itertools.count()
-    host_paths = HostPaths([inside])
-    with swapping(inside / "real", inside / "link"):
-        _open_and_check(inside, lambda: host_paths.open(f"{inside}/real", "Directory"))
-        _open_and_check(inside, lambda: host_paths.open(f"{inside}/real/{next(numbers)}", "DirectoryOrCreate"))
-    assert os.listdir(outside) == []
-
-
-def test_usage_and_removal_do_not_leave_the_tree(tmp_path: Path) -> None:
-    tree, outside = tmp_path / "tree", tmp_path / "outside"
-    tree.mkdir()
-    outside.mkdir()
-    (outside / "big").write_bytes(b"x" * 1_000_000)
-    (tree / "out").symlink_to(outside)
-    (tree / "file").write_bytes(b"x" * 100_000)
-    os.link(tree / "file", tree / "same")
-    os.mkfifo(tree / "pipe")
-    assert 100_000 <= beneath.usage(tree) < 200_000
-    at = os.open(tree, beneath.DIRECTORY)
-    for _ in range(1000):
-        os.mkdir("d" * 20, dir_fd=at)
-        below = os.open("d" * 20, beneath.DIRECTORY, dir_fd=at)
-        os.close(at)
-        at = below
-    os.close(at)
-    with pytest.raises(beneath.TooDeep):
-        beneath.usage(tree)
-    beneath.remove(tree)
-    assert not tree.exists()
-    assert (outside / "big").exists()
-    beneath.remove(tree)
-
-
-def test_a_directory_is_removed_though_files_in_it_are_renamed_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the shim does with a log when it has compressed it."""
-    unlink, files = os.unlink, [tmp_path / "logs" / name for name in ("a", "b", "c")]
-    files[0].parent.mkdir()
-    for file in files:
-        file.touch()
-
-    def renamed_first(name: str, *, dir_fd: int) -> None:
-        if not name.endswith(".gz"):
-            os.rename(name, f"{name}.gz", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-        unlink(name, dir_fd=dir_fd)
-
-    monkeypatch.setattr(beneath.os, "unlink", renamed_first)
-    beneath.remove(files[0].parent)
-    assert not files[0].parent.exists()
 
 
 async def test_no_descriptor_is_left(runtime: Runtime, image: str) -> None:
@@ -438,52 +230,3 @@ async def test_what_can_find_no_file_gets_none_unless_it_mounts_a_volume(runtime
         await runtime.create(pod)
         await runtime.provider.delete_pod(pod.key, 0)
         await removed(pod_directory(runtime, pod.uid))
-
-
-REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("spec.volumes[0].nfs", {"volumes": [{"name": "v", "nfs": {"server": "x"}}]}, {}),
-    ("spec.volumes[0].csi", {"volumes": [{"name": "v", "csi": {"driver": "x"}}]}, {}),
-    ("spec.volumes[0].persistentVolumeClaim", {"volumes": [{"name": "v", "persistentVolumeClaim": {}}]}, {}),
-    ("spec.volumes[0].ephemeral", {"volumes": [{"name": "v", "ephemeral": {}}]}, {}),
-    ("spec.volumes[0].hostPath", {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, {}),
-    ("spec.volumes[0].emptyDir.medium", {"volumes": [{"name": "v", "emptyDir": {"medium": "HugePages"}}]}, {}),
-    ("spec.volumes[0].emptyDir.sizeLimit", {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "much"}}]}, {}),
-    ("spec.volumes[0].name", {"volumes": [{"name": "../v", "emptyDir": {}}]}, {}),
-    ("spec.volumes[0]", {"volumes": [{"name": "v"}]}, {}),
-    ("spec.containers[0].volumeMounts[0].name", {}, {"volumeMounts": mounts(name="none")}),
-    ("spec.containers[0].volumeMounts[0].mountPath", {}, {"volumeMounts": mounts("")}),
-    ("spec.containers[0].volumeMounts[0].mountPropagation", {}, {"volumeMounts": mounts(mountPropagation="Other")}),
-    ("spec.containers[0].volumeMounts[0].recursiveReadOnly", {}, {"volumeMounts": mounts(recursiveReadOnly="Enabled")}),
-    ("spec.containers[0].volumeMounts[0].subPathExpr", {}, {"volumeMounts": mounts(subPath="a", subPathExpr="b")}),
-    ("spec.containers[0].volumeMounts[0].unheardOf", {}, {"volumeMounts": mounts(unheardOf=True)}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("field", "spec", "container"), REFUSED)
-def test_refused_by_name(field: str, spec: dict[str, Any], container: dict[str, Any]) -> None:
-    pod = pod_of(spec={"volumes": [{"name": "v", **EMPTY}], **spec}, **container)
-    with pytest.raises(Refused) as refused:
-        volume_rules.check(pod, host_paths=False, claims=False)
-    assert refused.value.field == field
-
-
-@pytest.mark.parametrize("kind", ["csi", "flexVolume"])
-def test_a_driver_that_is_not_here_is_named(kind: str) -> None:
-    pod = pod_of(spec={"volumes": [{"name": "v", kind: {"driver": "secrets-store.csi.k8s.io"}}]})
-    with pytest.raises(Refused, match=rf"volumes\[0\].{kind}: it needs the storage driver 'secrets-store.csi.k8s.io'"):
-        volume_rules.check(pod, host_paths=False, claims=False)
-
-
-@pytest.mark.parametrize(("kind", "path"), [("Socket", "/x"), ("CharDevice", "/x"), ("", "x"), ("", "/x/../y")])
-def test_host_paths_refused_by_name(kind: str, path: str) -> None:
-    pod = pod_of(spec={"volumes": [{"name": "v", "hostPath": {"path": path, "type": kind}}]})
-    with pytest.raises(Refused) as refused:
-        volume_rules.check(pod, host_paths=True, claims=False)
-    assert refused.value.field == f"spec.volumes[0].hostPath.{'type' if kind else 'path'}"
-
-
-def test_container_field_is_that_of_its_kind() -> None:
-    with pytest.raises(Refused, match=r"spec.ephemeralContainers\[0\].volumeMounts\[0\].name"):
-        volume_rules.check_mounts(
-            Container({"name": "d", "volumeMounts": mounts()}, "spec.ephemeralContainers[0]"), set()
-        )

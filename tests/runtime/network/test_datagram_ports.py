@@ -13,7 +13,7 @@ from wasmlet_wasmtime import WasmtimeEngine, guest
 
 from tests.guests import build, components
 from tests.worker.harness import PATIENCE, running
-from tests.worker.test_network import Namespace, place
+from tests.worker.network.test_namespaces import Namespace, place
 from wasmlet.worker.grants import UDP, Grant, Port, Rule
 
 __all__ = ["place"]

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import attrs
 
+from wasmlet.clock import Clock
 from wasmlet.errors import NotFound, Refused
 from wasmlet.kube import errors, paths
 from wasmlet.kube.client import Client
@@ -25,20 +26,20 @@ DRAIN_SLACK_SECONDS = 5.0
 SHUTDOWN_MESSAGE = "Pod was terminated in response to imminent node shutdown."
 
 
-def grace_seconds(pod: Pod, now: datetime, *, began_before: bool, drain_seconds: float | None) -> float:
+def grace_seconds(pod: Pod, clock: Clock, *, began_before: bool, drain_by: float | None) -> float:
     """How many seconds the pod has to end.
 
     Args:
         began_before: its deletion began while no node loop was there: it has what is left of its grace period, and at
             least `LEAST_GRACE_SECONDS` of it.
-        drain_seconds: how long it has at most because the node ends; None where the node goes on.
+        drain_by: when it has to have ended because the node ends, by the monotonic clock; None where the node goes on.
     """
     grace: float = pod.deletion_grace_seconds if pod.deleting else pod.termination_grace_seconds
     if began_before and grace > LEAST_GRACE_SECONDS:
         with contextlib.suppress(ValueError):  # a time beyond the year 9999
-            left = (parse(pod.metadata["deletionTimestamp"]) - now).total_seconds()
+            left = (parse(pod.metadata["deletionTimestamp"]) - clock.now()).total_seconds()
             grace = max(LEAST_GRACE_SECONDS, min(grace, left))
-    return grace if drain_seconds is None else min(grace, max(0.0, drain_seconds))
+    return grace if drain_by is None else min(grace, max(0.0, drain_by - clock.monotonic()))
 
 
 def shut_down_status(pod: Pod, status: PodStatus | None, now: datetime) -> PodStatus:

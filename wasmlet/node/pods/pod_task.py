@@ -385,9 +385,7 @@ class PodTask:
         """How many seconds the pod has to end."""
         if self._stage.gone:
             return 0
-        clock = self._services.clock
-        left = None if self._drain_by is None else self._drain_by - clock.monotonic()
-        return ending.grace_seconds(pod, clock.now(), began_before=self._began_before, drain_seconds=left)
+        return ending.grace_seconds(pod, self._services.clock, began_before=self._began_before, drain_by=self._drain_by)
 
     async def _remove(self, pod: Pod) -> None:
         """Tell the API how the pod ended, then ask it to forget the pod."""

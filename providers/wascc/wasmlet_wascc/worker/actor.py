@@ -28,24 +28,16 @@ from .borrowed import direct, errors, instances, limits
 from .failures import GuestError, HostError
 from .messages import MOST_BYTES
 
-MODULE, WASI = "wapc", "wasi_snapshot_preview1"
 GUEST_CALL = b"__guest_call"
 _STARTS = (b"_start", b"_initialize", b"wapc_init")
 """The exports that are called once at the start, if the module has them, in this order, as other hosts of waPC do."""
 _MOST_NAME = 1024
 _LONGEST_LINE = 4096
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
-_VALUE = 4
-"""The engine passes each value in the room of so many numbers of 32 bits."""
 _MOST_SLEEPS = 64
 _SUBSCRIPTION, _EVENT = struct.Struct("<QB7xI4xQQH6x"), struct.Struct("<QHB21x")
 _CLOCK, _ABSOLUTE, _REALTIME, _INVALID, _NOT_SUPPORTED = 0, 1, 0, 28, 58
-_CALLBACK = ctypes.CFUNCTYPE(_POINTER, _POINTER, _POINTER, ctypes.POINTER(ctypes.c_uint32), _SIZE)
 
-_define = direct.function(
-    "wasmtime_linker_define_func_unchecked", *[_POINTER] * 2, _TEXT, _SIZE, _TEXT, _SIZE, _POINTER, _POINTER,
-    _POINTER, _POINTER,
-)  # fmt: skip
 _instantiate = direct.function("wasmtime_linker_instantiate", *[_POINTER] * 6)
 _export = direct.function("wasmtime_instance_export_get", ctypes.c_bool, *[_POINTER] * 2, _TEXT, _SIZE, _POINTER)
 _call = direct.function("wasmtime_func_call", *[_POINTER] * 4, _SIZE, _POINTER, _SIZE, _POINTER)
@@ -58,7 +50,6 @@ _set_wasi = direct.function("wasmtime_context_set_wasi", *[_POINTER] * 3)
 _set_deadline = direct.function("wasmtime_context_set_epoch_deadline", None, _POINTER, ctypes.c_uint64)
 _on_deadline = direct.function("wasmtime_store_epoch_deadline_callback", None, *[_POINTER] * 4)
 _limit = direct.function("wasmtime_store_limiter", None, _POINTER, *[ctypes.c_int64] * 5)
-_trap_new = direct.function("wasmtime_trap_new", _POINTER, _TEXT, _SIZE)
 
 HostCall = Callable[[str, str, str, bytes], bytes]
 """Answers what an actor asks: binding, capability, operation and message. Raises `HostError` where it does not."""
@@ -327,76 +318,6 @@ class Actor:
 
 def _outside() -> instances.Trapped:
     return instances.Trapped("the actor names memory that it does not have")
-
-
-FUNCTIONS: dict[str, tuple[int, int, Callable[..., int | None]]] = {
-    "__guest_request": (2, 0, Actor.guest_request),
-    "__guest_response": (2, 0, Actor.guest_response),
-    "__guest_error": (2, 0, Actor.guest_error),
-    "__host_call": (8, 1, Actor.host_call),
-    "__host_response_len": (0, 1, Actor.host_response_len),
-    "__host_response": (1, 0, Actor.host_response),
-    "__host_error_len": (0, 1, Actor.host_error_len),
-    "__host_error": (1, 0, Actor.host_error),
-    "__console_log": (2, 0, Actor.console_log),
-}
-"""What the host has for actors: how many numbers each takes and returns, and what is called."""
-OLD_HOST_CALL = (6, 1, Actor.host_call_without_binding)
-
-
-def linker_of(engine: wasmtime.Engine, *, bindings: bool) -> wasmtime.Linker:
-    """A linker with all that an actor may import. Of WASI, output, clocks and random numbers work; there are no files.
-
-    Args:
-        bindings: whether the actor names bindings when it calls the host.
-    """
-    linker = wasmtime.Linker(engine)
-    linker.define_wasi()
-    linker.allow_shadowing = True
-    functions = FUNCTIONS if bindings else FUNCTIONS | {"__host_call": OLD_HOST_CALL}
-    for name, (takes, gives, function) in functions.items():
-        _add(linker, MODULE, name, takes, gives, function)
-    _add(linker, WASI, "poll_oneoff", 4, 1, Actor.poll_oneoff)  # the engine's own would sleep past the end of a call
-    return linker
-
-
-def _add(
-    linker: wasmtime.Linker, module: str, name: str, takes: int, gives: int, function: Callable[..., int | None]
-) -> None:
-    i32 = wasmtime.ValType.i32
-    kind = wasmtime.FuncType([i32() for _ in range(takes)], [i32() for _ in range(gives)])
-    callback = _callback(takes, function)
-    _kept.append(callback)
-    direct.check(
-        _define(
-            direct.pointer(linker), module.encode(), len(module), name.encode(), len(name),
-            direct.pointer(kind), ctypes.cast(callback, _POINTER), None, None,
-        )
-    )  # fmt: skip
-
-
-_kept: list[Any] = []
-"""Callbacks, which live as long as the process."""
-
-
-def _callback(takes: int, function: Callable[..., int | None]) -> Any:
-    places = slice(0, takes * _VALUE, _VALUE)
-
-    @_CALLBACK  # type: ignore[untyped-decorator]
-    def called(_environment: Any, _caller: Any, values: Any, _count: int) -> int | None:
-        actor: Any = instances.running[get_ident()]
-        try:
-            found = function(actor, *values[places]) if takes else function(actor)
-        except BaseException as error:
-            if actor.cause is None:
-                actor.cause = error
-            text = str(error).encode(errors="replace")
-            return int(_trap_new(text, len(text)))
-        if found is not None:
-            values[0] = found
-        return None
-
-    return called
 
 
 def _released(config: wasmtime.WasiConfig) -> int:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import wasmtime
 
-from . import actor, capability, serving
+from . import capability, imports, serving
+from .actor import Code
 from .borrowed import direct, errors, front, guest, wire
 from .host import Host
 
@@ -42,7 +43,7 @@ def prepare() -> Prepared:
     os.environ["TOKIO_WORKER_THREADS"] = "1"  # WASI in wasmtime has threads of its own; an actor has one
     engine = wasmtime.Engine(guest.configuration(own_world=True))
     wire.trusted()
-    linkers = actor.linker_of(engine, bindings=False), actor.linker_of(engine, bindings=True)
+    linkers = imports.linker_of(engine, bindings=False), imports.linker_of(engine, bindings=True)
     return Prepared(engine, linkers, capability.others())
 
 
@@ -59,7 +60,7 @@ def run(prepared: Prepared, spec: dict[str, Any], module: str, started: Callable
         )
     loaded = guest.load(prepared.engine, module)
     linker = prepared.linkers[_names_bindings(loaded)]
-    code = actor.Code(*(direct.pointer(one) for one in (prepared.engine, linker, loaded)))
+    code = Code(*(direct.pointer(one) for one in (prepared.engine, linker, loaded)))
     settings = spec["network"].get("http") or {}
     seconds = float(settings.get("seconds") or _SECONDS)
     host = Host(code, spec, prepared.others, prepared.engine.increment_epoch, log)
@@ -96,7 +97,7 @@ def compile(wasm: bytes) -> bytes:  # noqa: A001 - the name that the worker asks
     except wasmtime.WasmtimeError as error:
         raise ValueError(errors.refusal("module", error)) from error
     try:
-        actor.linker_of(engine, bindings=_names_bindings(module)).instantiate_pre(module)
+        imports.linker_of(engine, bindings=_names_bindings(module)).instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
         raise ValueError(f"the actor's imports do not fit: {errors.causes(error)}") from error
     return bytes(module.serialize())
@@ -111,7 +112,7 @@ def log(text: str) -> None:
 
 def _names_bindings(module: wasmtime.Module) -> bool:
     for wanted in module.imports:
-        if wanted.module == actor.MODULE and wanted.name == "__host_call":
+        if wanted.module == imports.MODULE and wanted.name == "__host_call":
             kind = wanted.type
             return not isinstance(kind, wasmtime.FuncType) or len(kind.params) != _OLD
     return True

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.worker.broker_process import broker
-from tests.worker.dns_server import AAAA, CNAME, A, Query, answer, dns, zone
 from tests.worker.harness import POD
+from tests.worker.network.broker_process import broker
+from tests.worker.network.dns_server import AAAA, CNAME, A, Query, answer, dns, zone
 from wasmlet.worker import wire
 from wasmlet.worker.broker import dns as messages
 from wasmlet.worker.broker.dns import Bad, candidates, normal, question, read

@@ -1,6 +1,6 @@
 """A process that gives pods addresses by CNI, for tests that kill it.
 
-    python -m tests.runtime.network.adding DIRECTORY CONF_DIR PLUGINS NAME ...
+    python -m tests.runtime.network.cni.adding DIRECTORY CONF_DIR PLUGINS NAME ...
 
 It adds a pod of each name, all at once, and prints the name when that is done. It then waits for its end.
 """

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.network.spaces import own_namespace
-from tests.worker.broker_process import BrokerProcess, Container, broker
-from tests.worker.dns_server import dns, zone
 from tests.worker.harness import POD
+from tests.worker.network.broker_process import BrokerProcess, Container, broker
+from tests.worker.network.dns_server import dns, zone
 from wasmlet.worker import wire
 from wasmlet.worker.grants import UDP, Grant, Port, Resolver, Rule
 from wasmlet.worker.packets import MAX_UNDER_WAY

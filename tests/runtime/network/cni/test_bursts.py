@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.network.test_cni import SAYS, chain, needs_root, network, request
+from tests.runtime.network.cni.networks import SAYS, chain, needs_root, network, request
 from wasmlet.runtime.network.cni import AT_ONCE
 from wasmlet.runtime.network.network import PodNetwork
 

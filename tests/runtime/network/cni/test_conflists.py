@@ -18,8 +18,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, pod_of
-from tests.runtime.network.spaces import run
-from tests.runtime.network.test_cni import (
+from tests.runtime.network.cni.networks import (
     PLUGINS,
     SAYS,
     caller,
@@ -29,8 +28,8 @@ from tests.runtime.network.test_cni import (
     nothing_left,
     ptp,
     request,
-    space,
 )
+from tests.runtime.network.spaces import run
 from tests.runtime.network.test_serving import answer
 from wasmlet.model.inputs import Inputs
 from wasmlet.runtime import RuntimeConfig
@@ -38,8 +37,6 @@ from wasmlet.runtime.network import namespaces
 from wasmlet.runtime.network.network import NetworkError
 from wasmlet.runtime.network.node_network import NodeNetwork
 from wasmlet.runtime.network.pod_networks import PodNetworks
-
-__all__ = ["space"]
 
 FILE = "10-kindnet.conflist"
 NODE = Inputs(node_name="node", node_ips=["127.0.0.1"])
@@ -196,7 +193,13 @@ exec {PLUGINS}/ptp
 """
     (plugins / "ptp").write_text(script)
     (plugins / "ptp").chmod(stat.S_IRWXU)
-    arguments = ["-m", "tests.runtime.network.adding", *map(str, (tmp_path / "cni", conf, plugins)), "first", "second"]
+    arguments = [
+        "-m",
+        "tests.runtime.network.cni.adding",
+        *map(str, (tmp_path / "cni", conf, plugins)),
+        "first",
+        "second",
+    ]
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"first\n"
