@@ -118,7 +118,6 @@ class RuntimeProvider(Provider[RuntimeConfig]):
             dns = Dns(context.cluster_dns, context.cluster_domain, *own)
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self.state_dir}: {error}") from error
-        networks = await select.started(self.config, self.state_dir, context.node)
         setting = Setting(
             config=self.config,
             engines=self.engines,
@@ -126,7 +125,7 @@ class RuntimeProvider(Provider[RuntimeConfig]):
             clock=self._clock,
             changes=self._changes,
             dns=dns,
-            networks=networks,
+            networks=await select.started(self.config, self.state_dir, context.node),
             commands=self._commands,
         )
         own_claims = type(self).claim_directory is not RuntimeProvider.claim_directory
@@ -147,10 +146,8 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         default = services.handlers.default
         network = services.networks.node.given(host=True) and default.engine.sockets
         await services.client.warm(default.plain_zygote, network=network)
-        collection = collecting.collect(
-            services.registries, services.handlers.compilers, self._images, services.storage
-        )
-        self._collector = asyncio.create_task(collection, name="images")
+        work = collecting.collect(services.registries, services.handlers.compilers, self._images, services.storage)
+        self._collector = asyncio.create_task(work, name="images")
 
     async def stop(self) -> None:
         """Leave the shim and what runs in it; a shim in which nothing runs is ended."""
@@ -291,8 +288,8 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         services = self._services
         remarks = services.networks.remarks() if services is not None else {}
         images = await services.registries.listed() if services is not None else ()
-        annotations = {**isolation.node_annotations(self._isolation), **remarks}
-        return await node_status(self.engines, self.state_dir, images, annotations)
+        own = isolation.node_annotations(self._isolation)
+        return await node_status(self.engines, self.state_dir, images, {**own, **remarks})
 
     async def take_blob(self, digest: str, size: int, offset: int, data: bytes) -> int:
         return await self.services.registries.handed.take(digest, size, offset, data)
@@ -318,8 +315,8 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         Raises:
             WasmletError: not (yet); the message goes into a FailedMount event, and it is asked again.
         """
-        claims, inputs = self.services.storage.claims, self._life(pod.key).inputs
-        return (await in_thread(claims.bound, pod, claim, inputs)).path
+        bound = self.services.storage.claims.bound
+        return (await in_thread(bound, pod, claim, self._life(pod.key).inputs)).path
 
     # --- within
 
@@ -370,18 +367,15 @@ class RuntimeProvider(Provider[RuntimeConfig]):
         return Log.of(self.services.client, record, self.state_dir, self._watcher)
 
     def _life(self, key: PodKey) -> PodLife:
-        life = self._pods.get(key.uid)
-        if life is None:
+        if (life := self._pods.get(key.uid)) is None:
             raise NotFound(f"pod {key} (uid {key.uid}) is not known here")
         return life
 
     def _saw(self, record: ContainerRecord) -> None:
-        labels = Labels.of(record.labels)
-        if labels is None:
+        if (labels := Labels.of(record.labels)) is None:
             log.warning("the shim has a container that is none of ours", container=record.id)
             return
-        life = self._pods.get(labels.pod.uid)
-        if life is None:
+        if (life := self._pods.get(labels.pod.uid)) is None:
             if self._services is None:
                 return
             life = self._pods[labels.pod.uid] = PodLife(self._services, labels.pod)
