@@ -15,8 +15,8 @@ from wasmlet.runtime.files.memory import Memory
 from wasmlet.runtime.network import namespaces
 from wasmlet.runtime.network.ranges import loopback_range
 
-ADDRESS = RuntimeConfig(allow_local_modules=True, network="address")
-"""The settings of `networked`."""
+ADDRESS = RuntimeConfig(allow_local_modules=True, network="address", max_container_restart_period=1.0)
+"""The settings of `networked`. What is restarted waits a second at most."""
 
 
 @pytest.fixture(autouse=True)

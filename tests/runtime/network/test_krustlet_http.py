@@ -106,11 +106,11 @@ async def test_what_is_wrong(networked: Runtime, krustlet: str, inputs: Inputs, 
 
 @CLASSES
 async def test_one_that_waits_can_be_ended(networked: Runtime, krustlet: str, inputs: Inputs, there: str) -> None:
-    asked = asyncio.Event()
+    asked, over = asyncio.Event(), asyncio.Event()
 
     async def never(request: web.Request) -> web.Response:
         asked.set()
-        await asyncio.Event().wait()
+        await over.wait()  # the server waits for its answers when it ends, up to a minute
         return web.Response()
 
     async with http_server(never, ip=there) as port:
@@ -118,6 +118,7 @@ async def test_one_that_waits_can_be_ended(networked: Runtime, krustlet: str, in
         async with asyncio.timeout(30):
             await asked.wait()
         final = await networked.provider.delete_pod(key, 30)
+        over.set()
     assert final is not None
     assert final.containers[0].state.exit_code == 143
 
