@@ -34,7 +34,7 @@ async def test_restarts_with_the_kubelets_back_off(timed: Runtime, image: str) -
     await timed.main(key, lambda s: s.restart_count == 6 and _crashed(s.state))
     assert await timed.log(key, previous=True) == b"again\n"
     files = sorted(path.name for path in timed.state_dir.rglob("logs/**/*.log"))
-    assert files == ["main.5.log", "main.6.log"]
+    assert files == ["uid-of-web,main.5.log", "uid-of-web,main.6.log"]
     assert len(timed.provider.services.client.records) == 2
 
 
