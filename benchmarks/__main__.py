@@ -120,7 +120,7 @@ async def _engines(directory: Path, options: Options, progress: Progress) -> Fou
 
 async def _serving(directory: Path, options: Options, progress: Progress) -> Found:
     """Guests that serve, beside a native process."""
-    from benchmarks.serving import Size, serving
+    from benchmarks.servers.serving import Size, serving
 
     size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
     return await serving(directory, size, progress)
@@ -128,14 +128,14 @@ async def _serving(directory: Path, options: Options, progress: Progress) -> Fou
 
 async def _components(directory: Path, options: Options, progress: Progress) -> Found:
     """Components that serve, beside other ways to serve them."""
-    from benchmarks.components import components
+    from benchmarks.servers.components import components
 
     return await components(directory, options.rounds, options.starts, progress)
 
 
 async def _actors(directory: Path, options: Options, progress: Progress) -> Found:
     """An actor beside a component that does the same."""
-    from benchmarks.actors import Size, actors
+    from benchmarks.servers.actors import Size, actors
 
     size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
     return await actors(directory, size, progress)
@@ -155,7 +155,7 @@ async def _addresses(directory: Path, options: Options, progress: Progress) -> F
 
 async def _remote(directory: Path, options: Options, progress: Progress) -> Found:
     """A node with an agent beside one without."""
-    from benchmarks.remote import MOST, Size, columns, remote
+    from benchmarks.agents.remote import MOST, Size, columns, remote
 
     engine = None
     if _possible(partial(providers.load, ENGINE), f"remote with {ENGINE}", progress):
@@ -174,16 +174,16 @@ async def _remote(directory: Path, options: Options, progress: Progress) -> Foun
 
 async def _host(directory: Path, options: Options, progress: Progress) -> Found:
     """A host and agents that have joined it."""
-    from benchmarks.hosted import AGENTS, hosted
-    from benchmarks.idle import Size
+    from benchmarks.agents.hosted import AGENTS, hosted
+    from benchmarks.agents.idle import Size
 
     return await hosted(directory, Size(min(options.pods, AGENTS), options.hold), progress)
 
 
 async def _operator(directory: Path, options: Options, progress: Progress) -> Found:
     """An operator and its pools."""
-    from benchmarks.idle import Size
-    from benchmarks.pools import MOST, pools
+    from benchmarks.agents.idle import Size
+    from benchmarks.agents.pools import MOST, pools
 
     return await pools(directory, Size(min(options.pods, MOST), options.hold), progress)
 
@@ -285,12 +285,12 @@ def tables(found: Found) -> str:
             texts.append(report.table(f"{text}; each a process of {ENGINE}", remote["engine_bursts"], "local"))
         texts.append(report.columns("pods behind an agent, over TLS on loopback", remote["columns"]))
     if "host" in found:
-        from benchmarks.idle import columns
+        from benchmarks.agents.idle import columns
 
         text = f"a host of {found['host']['count']} agents that run nothing"
         texts.append(report.columns(text, columns(found["host"], "host", "an agent")))
     if "operator" in found:
-        from benchmarks.idle import columns
+        from benchmarks.agents.idle import columns
 
         text = f"an operator of {found['operator']['count']} pools, and one before"
         texts.append(report.columns(text, columns(found["operator"], "operator", "a pool")))

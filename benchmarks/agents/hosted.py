@@ -12,9 +12,9 @@ from typing import Any
 
 from wasmlet_remote.host.manifests import token
 
+from benchmarks.agents.idle import NAMESPACE, Size, plane, reached, resting
 from benchmarks.api import Api
 from benchmarks.burst import Figures
-from benchmarks.idle import NAMESPACE, Size, plane, reached, resting
 from benchmarks.processes import started
 from benchmarks.report import Progress
 from wasmlet.kube import paths

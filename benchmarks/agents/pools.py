@@ -11,14 +11,14 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.agents.idle import NAMESPACE, REST_SECONDS, Size, plane, reached, resting
 from benchmarks.burst import Figures
-from benchmarks.idle import NAMESPACE, REST_SECONDS, Size, plane, reached, resting
 from benchmarks.processes import started
 from benchmarks.report import Progress
 from wasmlet.operator.pool import POOLS
 
 MOST = 50
-CRD = Path(__file__).parents[1] / "charts/wasmlet-operator/crds/wasmnodepools.yaml"
+CRD = Path(__file__).parents[2] / "charts/wasmlet-operator/crds/wasmnodepools.yaml"
 
 
 async def pools(directory: Path, size: Size, progress: Progress) -> Figures:

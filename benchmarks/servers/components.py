@@ -25,12 +25,12 @@ from benchmarks.burst import quantile
 from benchmarks.guest import pss, workers
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Found, Progress
-from benchmarks.serving import REST_SECONDS, answering, asked, compiled, pod_of
+from benchmarks.servers.serving import REST_SECONDS, answering, asked, compiled, pod_of
 from wasmlet.cli import providers
 from wasmlet.model.pod import Pod
 from wasmlet.provider import NodeContext, Provider
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "http"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "http"
 ENGINE = "wasmtime serve"
 FRESH, REUSED = "an instance per request", "reused"
 HANDLER = "wasmlet"

@@ -20,11 +20,11 @@ from pathlib import Path
 import attrs
 
 from benchmarks.burst import quantile
-from benchmarks.components import from_another_core, listener, provider_of
 from benchmarks.guest import group_memory, pss, workers
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Found, Progress
-from benchmarks.serving import PORT, REST_SECONDS, answering, compiled, pod_of
+from benchmarks.servers.components import from_another_core, listener, provider_of
+from benchmarks.servers.serving import PORT, REST_SECONDS, answering, compiled, pod_of
 from wasmlet.model.pod import Pod
 from wasmlet.provider import Provider
 

@@ -1,0 +1,1 @@
+"""Guests that answer requests: servers with listeners, components of wasi:http, and actors of waSCC."""
