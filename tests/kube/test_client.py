@@ -6,6 +6,7 @@ import asyncio
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -77,6 +78,19 @@ async def test_a_request_that_is_put_off_is_repeated_after_the_time_named(tmp_pa
         assert await client.patch("/x", {"a": 1}) == {"ok": True}
     assert len(seen) == 3
     assert seen[1] - seen[0] >= 0.05
+
+
+async def test_text_that_is_not_unicode_is_sent_all_the_same(tmp_path: Path) -> None:
+    """Half a surrogate pair, as Python has it of a file's name that is not UTF-8."""
+    came: list[Any] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        came.append(await request.json())
+        return web.json_response({})
+
+    async with serving(answer, tmp_path) as client:
+        await client.patch("/x", {"status": {"message": "file a\udcff is bad, ü"}})
+    assert came == [{"status": {"message": "file a? is bad, ü"}}]
 
 
 async def test_an_answer_that_is_no_object_is_an_error(tmp_path: Path) -> None:

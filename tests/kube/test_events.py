@@ -84,6 +84,21 @@ async def test_events_wait_while_much_else_is_to_be_written_but_not_for_long(tmp
         sending.cancel()
 
 
+async def test_an_event_that_is_not_unicode_is_sent_and_ends_nothing(tmp_path: Path) -> None:
+    api = Api()
+    async with serving(api.answer, tmp_path) as client, asyncio.timeout(60):
+        recorder = EventRecorder(client, "node")
+        sending = asyncio.create_task(recorder.run())
+        recorder.record(pod(1), "Fail\udcff", "file a\udcff is bad")
+        recorder.record(pod(1), "Started", "x")
+        await api.has(2)
+        sending.cancel()
+    assert {(event["reason"], event["message"]) for event in api.events.values()} == {
+        ("Fail?", "file a? is bad"),
+        ("Started", "x"),
+    }
+
+
 @pytest.mark.parametrize("paced", [False, True])
 async def test_what_waits_may_be_flushed_while_it_is_deferred_or_paced(tmp_path: Path, paced: bool) -> None:
     api, clock = Api(), FakeClock()

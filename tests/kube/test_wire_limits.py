@@ -211,3 +211,18 @@ async def test_there_are_not_many_headers_or_interim_answers(tmp_path: Path, pie
     async with peer(tmp_path, without_end(start, piece * 100)) as it, asyncio.timeout(20):
         with pytest.raises(errors.Unreachable, match=f"the head of an answer has over {module.HEAD_BYTES} bytes"):
             await it.client.get("/x")
+
+
+async def test_all_members_of_a_compressed_body_are_read(tmp_path: Path) -> None:
+    body = gzip.compress(b'{"a":1') + gzip.compress(b"") + gzip.compress(b',"b":2}')
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with peer(tmp_path, answering(head + body)) as it:
+        assert await it.client.get("/x") == {"a": 1, "b": 2}
+
+
+async def test_all_members_of_a_compressed_body_have_one_limit(tmp_path: Path, small_bodies: int) -> None:
+    body = gzip.compress(bytes(small_bodies * 2 // 3)) * 2
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with peer(tmp_path, answering(head + body)) as it:
+        with pytest.raises(errors.Unreachable, match="no longer compressed"):
+            await it.client.get("/x")

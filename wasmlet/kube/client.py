@@ -8,6 +8,7 @@ request that the server puts off (429) is repeated after the time it names; ever
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import zlib
 from collections import Counter
@@ -142,7 +143,7 @@ class Client:
         Raises:
             ApiError: one of its subclasses, by the kind of answer.
         """
-        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        data = body if body is None or isinstance(body, bytes) else _encoded(body)
         text = await self._send(method, path, params, data, content_type, seconds)
         try:
             answer = orjson.loads(text) if text else {}
@@ -331,19 +332,30 @@ def _target(path: str, params: Mapping[str, str] | None) -> bytes:
     return (f"{target}?{urlencode(params)}" if params else target).encode()
 
 
+def _encoded(body: Any) -> bytes:
+    """As JSON, with "?" for half a surrogate pair, which UTF-8 has no bytes for: somebody may quote a file's name."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
 def _unpacked(answer: Answer) -> bytes:
     """The body, which may be compressed where that was offered: for reads, of which a list may be long."""
     if answer.headers.get(b"content-encoding", b"identity").lower() != b"gzip":
         return answer.body
-    reader = zlib.decompressobj(_GZIP)
-    try:
-        text = reader.decompress(answer.body, BODY_BYTES + 1)
-    except zlib.error as error:
-        raise Broken(f"what it sent is not compressed as it says: {error}") from None
-    if len(text) > BODY_BYTES:
-        raise Broken(f"the body of an answer has over {BODY_BYTES} bytes when it is no longer compressed")
-    if not reader.eof:
-        raise Broken("what it sent is not compressed as it says: it breaks off")
+    text, rest = b"", answer.body
+    while rest:  # mostly one member, and there may be more (RFC 1952, 2.2)
+        reader = zlib.decompressobj(_GZIP)
+        try:
+            text += reader.decompress(rest, BODY_BYTES + 1 - len(text))
+        except zlib.error as error:
+            raise Broken(f"what it sent is not compressed as it says: {error}") from None
+        if len(text) > BODY_BYTES:
+            raise Broken(f"the body of an answer has over {BODY_BYTES} bytes when it is no longer compressed")
+        if not reader.eof:
+            raise Broken("what it sent is not compressed as it says: it breaks off")
+        rest = reader.unused_data
     return text
 
 

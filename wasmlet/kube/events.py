@@ -81,7 +81,7 @@ class _Waiting:
         return str(self.involved.get("namespace") or "default")
 
     def event(self) -> _Event:
-        text = self.message.encode()[:MESSAGE_BYTES].decode("utf-8", "ignore")
+        text = self.message.encode(errors="replace")[:MESSAGE_BYTES].decode("utf-8", "ignore")
         reference = tuple(sorted((k, str(v)) for k, v in self.involved.items() if v))
         return _Event(reference, self.namespace, self.type, self.reason, text)
 

@@ -35,7 +35,8 @@ def named(collection: str, name: str) -> str:
         ObjectNotFound: no object can have that name, which would lead to another path.
     """
     if not may_name(name):
-        raise errors.ObjectNotFound(404, "NotFound", f"{name[:253]!r} is not the name of an object")
+        details = {"kind": collection.rpartition("/")[2]}
+        raise errors.ObjectNotFound(404, "NotFound", f"{name[:253]!r} is not the name of an object", details)
     return f"{collection}/{name}"
 
 

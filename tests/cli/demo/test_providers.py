@@ -7,6 +7,7 @@ own.
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,56 @@ async def test_help_has_the_options_of_the_provider() -> None:
     assert "--max-log-bytes N" in output
     async with wasmlet("demo", "--help") as demo:
         assert "--max-log-bytes" not in (await demo.end())[1]
+
+
+PROVIDERS = """
+import asyncio
+import attrs
+from wasmlet.options import option
+from wasmlet.testing import ReferenceProvider
+
+class Hang(ReferenceProvider):
+    name = "hang"
+    async def start(self, context):
+        await asyncio.Event().wait()
+
+@attrs.frozen
+class Settings:
+    file: str = option("a", help="Of the name of an argument of the demo.")
+    lamp: str = option("b", help="Another.")
+
+class Named(ReferenceProvider):
+    name = "named"
+    Config = Settings
+"""
+
+
+@pytest.fixture
+def odd_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution with providers that are unlike others."""
+    (tmp_path / "odd_providers.py").write_text(PROVIDERS)
+    announced = tmp_path / "odd_providers-1.0.dist-info"
+    announced.mkdir()
+    (announced / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-providers\nVersion: 1.0\n")
+    points = "[wasmlet.providers]\nhang = odd_providers:Hang\nnamed = odd_providers:Named\n"
+    (announced / "entry_points.txt").write_text(points)
+    monkeypatch.setitem(harness.OWN, "PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("odd_providers")
+async def test_one_that_does_not_start_can_be_left() -> None:
+    async with wasmlet("demo", "--port", "0", "--provider", "hang") as demo:
+        await demo.line("^control plane")
+        demo.process.send_signal(signal.SIGINT)
+        code, output = await demo.end()
+    assert "Traceback" not in output
+    assert code in (0, 130), output
+
+
+@pytest.mark.usefixtures("odd_providers")
+async def test_a_setting_may_have_the_name_of_an_argument_of_the_demo() -> None:
+    """It keeps its default; the other settings are options."""
+    async with wasmlet("demo", "--port", "0", "--provider", "named", "--lamp", "c") as demo:
+        code, output = await demo.end()
+    assert code == 0, output
+    assert "wasmlet-demo is Ready, provider named" in output

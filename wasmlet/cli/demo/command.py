@@ -55,12 +55,14 @@ class _DemoCommand(click.Command):
             return []
         from wasmlet.cli.demo.halves import settings_of
 
-        taken = {word for one in super().get_params(ctx) for word in one.opts}
+        have = super().get_params(ctx)
+        taken, names = {word for one in have for word in one.opts}, {one.name for one in have}
         found = settings_of(providers.load(name))
+        own = [one for one in found if one.name not in names and not taken.intersection(one.opts)]
         for one in found:
-            if one.required and taken.intersection(one.opts):
+            if one.required and one not in own:
                 raise BadOption(f"provider {name!r} needs {one.opts[0]}, which means something else in the demo")
-        return [one for one in found if not taken.intersection(one.opts)]
+        return own
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_CHOSEN] = providers.named(_before_module(args)) or DEFAULT

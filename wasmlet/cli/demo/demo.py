@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -25,12 +25,15 @@ from wasmlet.cli.demo.follow import Earlier, Say
 from wasmlet.cli.demo.halves import LOCAL, Half, Place, half, no_earlier, runs_wasm, tolerating
 from wasmlet.cli.demo.manifests import checked_objects, is_module, objects_of, of_module
 from wasmlet.cli.demo.showing import DemoFailed, Show
+from wasmlet.concurrency import Breakable
 from wasmlet.controlplane.controllers.lifecycle import GRACE_SECONDS
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, load_identity
 from wasmlet.node import Node, NodeConfig
 from wasmlet.signals import on_stop_signals
 from wasmlet.testing import ControlPlane
+
+T = TypeVar("T")
 
 NODE_NAME = "wasmlet-demo"
 PORT = 6443
@@ -89,7 +92,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
     files = [file] if file else _examples(settings.provider) if wasm else []
     acts = [await _objects(path, arguments, settings) for path in files]
     for objects in acts:
-        tolerating(objects, settings.provider)
+        tolerating(objects, kind.name)
     modules = files[0].absolute().parent if files else Path.cwd()
     keep = settings.keep
     stop = asyncio.Event()
@@ -108,7 +111,10 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
                 else:
                     engines = await wanted_engines(settings.provider, acts, keep=keep) if wasm else ()
                     node = _node(plane, directory, modules, settings, engines, say)
-                    earlier = (await stack.enter_async_context(node)).earlier
+                    started = await _unless_stopped(stop, stack.enter_async_context(node))
+                    if started is None:
+                        return
+                    earlier = started.earlier
                     took = f"{time.monotonic() - began:.1f} s"
                     say(f"node           {NODE_NAME} is Ready, provider {settings.provider} ({took})")
                     await _create_classes(client)
@@ -116,7 +122,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
                     hints.to_type(plane.kubeconfig, acts[0] if acts else (), say, pool=settings.pool)
                 strict = file is not None  # those of the examples are known to be right
                 show = Show(client, earlier, say, say if keep else _nothing, busy, strict)
-                await _until(stop, _show(show, acts))
+                await _unless_stopped(stop, _show(show, acts))
                 if not acts:
                     say(f"no pods        give a manifest: wasmlet demo --provider {settings.provider} FILE.yaml")
                 if keep and not stop.is_set():
@@ -222,14 +228,17 @@ async def _node(
         yield running
 
 
-async def _until(stop: asyncio.Event, work: Any) -> None:
-    """Do the work, or leave it when a signal comes."""
-    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work gives; None where a signal ends it: a provider may take long to start, or for ever."""
+    found: list[T] = []
+
+    async def do() -> None:
+        found.append(await work)
+
+    breakable, stopped = Breakable(), asyncio.ensure_future(stop.wait())
+    stopped.add_done_callback(lambda _: breakable.break_off())
     try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await breakable.finished(do())
     finally:
         stopped.cancel()
-        if not task.done():
-            task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    return found[0] if found else None

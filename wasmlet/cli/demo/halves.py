@@ -74,6 +74,7 @@ def runs_wasm(kind: type[Provider]) -> bool:
 def settings_of(kind: type[Provider]) -> list[click.Parameter]:
     """The options of a provider that the demo leaves to the user: all but those of every provider of WebAssembly."""
     known = {field.name for field in attrs.fields(RuntimeConfig)} if issubclass(kind, RuntimeProvider) else set()
+    known.discard("engine_python")  # which an engine may need that has a Python of its own
     return [one for one in options_of(kind.Config) if one.name not in known]
 
 

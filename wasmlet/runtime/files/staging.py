@@ -125,7 +125,9 @@ class Places:
 
     def leave_to_shim(self, stage: Stage) -> str:
         """Where the shim is to make a directory for the termination message alone, relative to the state directory."""
-        name = self._next()
+        # No directory that this process makes has such a name: the shim removes its own a moment after the container's
+        # end, and a pod of a manifest file that was changed may come again, with the same UID, before that.
+        name = f"{self._next()}.shim"
         self._traces.staged[self._name] = (f"{name}/", f"{name}/{stage.message}")
         return f"{PODS}/{self._disk.name}/{name}"
 

@@ -306,6 +306,7 @@ class PodVolumes:
                         os.mkdir(f"{self.directory}/{name}", 0o700)
                     made[name] = None
         except FileNotFoundError:  # somebody has removed what we had made
+            self.traces.known = False
             private(directory)
         return directory
 

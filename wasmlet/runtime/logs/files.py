@@ -41,8 +41,9 @@ def remove_of(start: Path) -> None:
             if entry.name.startswith(start.name):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
-    with contextlib.suppress(OSError):  # as earlier versions had them
-        beneath.remove(start.parent.parent / start.name.removesuffix(","))
+    if len(before := start.name.removesuffix(",")) > 2:  # else that is one of the shared directories
+        with contextlib.suppress(OSError):  # as earlier versions had them
+            beneath.remove(start.parent.parent / before)
 
 
 def disk_space(start: Path, container: str) -> int:

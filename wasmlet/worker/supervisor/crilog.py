@@ -214,18 +214,21 @@ def remove(logs: Mapping[str, str]) -> set[str]:
     return {name for name, path in logs.items() if not _has(left[os.path.dirname(path)], os.path.basename(path))}
 
 
-def _has(names: list[str], log: str) -> bool:
-    return any(name.startswith(log) for name in names)
+def _has(names: list[str] | None, log: str) -> bool:
+    return names is None or any(name.startswith(log) for name in names)
 
 
-def _left_in(directory: str) -> list[str]:
+def _left_in(directory: str) -> list[str] | None:
     """The files of a directory of logs, which goes if it is one pod's, as earlier versions made them, and empty."""
     try:
         names = os.listdir(directory)
-        if not names and len(os.path.basename(directory)) > _SHARED:
-            os.rmdir(directory)
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError:  # nobody knows; the node loop looks itself
+        return None
+    if not names and len(os.path.basename(directory)) > _SHARED:
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
     return names
 
 
