@@ -210,12 +210,14 @@ async def _one(runtime: Runtime, name: str, path: Path, module: bytes, found: Fo
 
 
 def _files(runtime: Runtime) -> set[str]:
-    """All that is in the state directory, but for compiled modules and refusals of modules, which are kept."""
+    """All in the state directory but what is kept: compiled modules, refusals of modules, directories of logs."""
     top = runtime.state_dir / "runtime"
     return {
         str(path.relative_to(top))
         for path in top.rglob("*")
-        if not {"compiled", "refused"} & set(path.parts) and not path.name.endswith(".pyc")
+        if not {"compiled", "refused"} & set(path.parts)
+        and not path.name.endswith(".pyc")
+        and not (path.parent == top / "logs" and path.is_dir())
     }
 
 

@@ -59,7 +59,7 @@ class WebSocket:
         self._closed = False
 
     async def send(self, frame: Frame) -> None:
-        """Send a frame; waits while the agent takes nothing.
+        """Send a frame; waits while the agent takes nothing. Nothing goes to an agent that has ended the call.
 
         Raises:
             Away: the connection has broken.
@@ -127,6 +127,8 @@ class WebSocket:
 
     async def _send(self, event: BytesMessage | Ping | CloseConnection) -> None:
         async with self._writing:
+            if self._closed and not isinstance(event, CloseConnection):
+                return  # the agent has ended the call: what it said of that is the answer, and it is on its way
             try:
                 pong, self._pong = self._pong, b""
                 await self._network.write(pong + self._connection.send(event), None)

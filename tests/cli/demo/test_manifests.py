@@ -115,7 +115,7 @@ async def test_a_module_is_run_with_its_arguments(printing: Path) -> None:
         code, output = await demo.end()
     assert code == 0, output
     assert re.findall(r"^  \| \[(.*)\]$", output, re.MULTILINE) == arguments
-    assert "Note: the module has --keep, --port among its arguments; options of the demo go before FILE" in output
+    assert "Note: the module has --keep, --port, -h among its arguments; options of the demo go before FILE" in output
     assert re.search(r"^pod/my-module-1 +Succeeded$", output, re.MULTILINE)
     async with wasmlet("demo", "--port", "0", str(module), "--", "7") as demo:
         code, output = await demo.end()

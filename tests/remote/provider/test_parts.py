@@ -18,7 +18,7 @@ from wasmlet_remote.clocks import Offset
 from wasmlet_remote.mailbox import MOST_EVENTS, Mailbox
 from wasmlet_remote.websocket import WebSocket
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, Ping, Pong
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong
 
 import wasmlet
 
@@ -205,3 +205,17 @@ async def test_output_is_read_while_the_agent_takes_no_input_though_it_pings() -
     agent.receive_data(network.written)
     message = frame_out(stdin)
     assert list(agent.events()) == [BytesMessage(data=message), Pong(b"p"), BytesMessage(data=message)]
+
+
+async def test_what_is_written_to_an_agent_that_has_ended_the_call_does_not_hide_how_it_ended() -> None:
+    agent, last = Connection(ConnectionType.SERVER), Data(STDOUT, b"the last word")
+    said = agent.send(BytesMessage(data=frame_out(last))) + agent.send(CloseConnection(code=1000))
+    network = HeldBack(said)
+    network.reads.set()
+    socket = WebSocket(network, "http://agent")
+    assert await socket.receive() == last
+    before = network.written
+    await socket.send(Data(STDIN, b"too late"))
+    assert network.written == before
+    with pytest.raises(wasmlet.WasmletError, match="ended the stream"):
+        await socket.receive()
