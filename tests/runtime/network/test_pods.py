@@ -230,9 +230,9 @@ def test_what_was_refused_while_no_node_loop_was_there_is_told_by_the_next_one()
         told.append(message.split()[5])
 
     record = ContainerRecord("a" * 32, {}, "log", wire.RUNNING, refused=("a:1", "b:1"), unheard=("b:1",))
-    denials.saw(record, say)
+    denials.saw(record, say, ours=False)
     assert told == ["b:1:"]
-    denials.saw(attrs.evolve(record, refused=("a:1", "b:1", "c:1")), say)
+    denials.saw(attrs.evolve(record, refused=("a:1", "b:1", "c:1")), say, ours=False)
     assert told == ["b:1:", "c:1:"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import attrs
+import pytest
+
 from wasmlet.runtime.pods.denials import MOST_TOLD, Denials
 from wasmlet.runtime.shim.records import ContainerRecord
 
@@ -15,7 +18,7 @@ def test_each_is_told_once_and_the_last_ones_are_remembered() -> None:
 
     def instance(number: int, *refused: str) -> None:
         for known in ((), refused[:1], refused):  # as the shim says it, one after the other
-            denials.saw(ContainerRecord(f"id-{number}", {}, "", "running", refused=known), say)
+            denials.saw(ContainerRecord(f"id-{number}", {}, "", "running", refused=known), say, ours=False)
 
     instance(0, "a.example", "b.example")
     instance(1, "b.example", "c.example")
@@ -34,8 +37,35 @@ def test_a_capability_has_an_event_of_its_own() -> None:
     def say(type: str, reason: str, message: str) -> None:  # noqa: A002 - as `Say` has it
         told.append((type, reason, message))
 
-    denials.saw(ContainerRecord("id", {}, "", "running"), say)
-    denials.saw(ContainerRecord("id", {}, "", "running", refused=("capability acme:none",)), say)
+    denials.saw(ContainerRecord("id", {}, "", "running"), say, ours=False)
+    denials.saw(ContainerRecord("id", {}, "", "running", refused=("capability acme:none",)), say, ours=False)
     assert told == [
         ("Warning", "CapabilityDenied", "The container has asked its host for acme:none, which it is not granted")
     ]
+
+
+EARLY = ContainerRecord("01234567", {}, "logs/00/u,c.0.log", "running", refused=("10.0.0.1:80",))
+
+
+@pytest.mark.parametrize(
+    ("record", "ours", "told"),
+    [
+        (EARLY, True, 1),  # refused before the shim has told that the guest runs
+        (EARLY, False, 0),  # an earlier node loop has told of it
+        (attrs.evolve(EARLY, unheard=("10.0.0.1:80",)), False, 1),  # while no node loop ran
+    ],
+)
+def test_each_refusal_is_told_once(record: ContainerRecord, ours: bool, told: int) -> None:
+    events: list[str] = []
+    denials = Denials()
+
+    def say(type: str, reason: str, message: str) -> None:  # noqa: A002
+        events.append(f"{type} {reason} {message}")
+
+    denials.saw(record, say, ours=ours)
+    assert len(events) == told
+    denials.saw(record, say, ours=False)
+    assert len(events) == told
+    denials.saw(attrs.evolve(record, refused=("10.0.0.1:80", "later:1")), say, ours=False)
+    assert len(events) == told + 1
+    assert events[-1].startswith("Warning EgressDenied The container may not dial later:1")

@@ -176,8 +176,8 @@ class ContainerLife:
 
     def saw(self, record: ContainerRecord, labels: Labels) -> None:
         """The shim says this of an instance."""
-        self.start_sent = False
-        self._denials.saw(record, self.say)
+        ours, self.start_sent = self.start_sent, False
+        self._denials.saw(record, self.say, ours=ours)
         seen = self.instances.saw(record, labels)
         if seen is Seen.NEW_INSTANCE:
             self.backoff = labels.backoff

@@ -17,22 +17,29 @@ class Denials:
     """Tells of the refusals of one container's instances.
 
     When a record is first seen here, its refusals were already told by an earlier node loop. The exceptions are those
-    in `unheard`, which came while no node loop ran. A record of an instance that we started has none at first.
+    in `unheard`, which came while no node loop ran, and those of an instance that we have just asked for: a guest may
+    be refused something before the shim tells that it runs.
     """
 
     def __init__(self) -> None:
         self._instances: tuple[str, ...] = ()
         self._told: dict[str, None] = {}
 
-    def saw(self, record: ContainerRecord, say: Say) -> None:
-        """The shim says this of an instance; `say` tells the events."""
+    def saw(self, record: ContainerRecord, say: Say, *, ours: bool) -> None:
+        """The shim says this of an instance.
+
+        Args:
+            say: tells the events.
+            ours: an instance was asked for just now, and nothing was heard of it yet.
+        """
         new = set(record.refused) - self._told.keys()
         self._told |= dict.fromkeys(new)
         for target in list(self._told)[:-MOST_TOLD]:
             del self._told[target]
         if record.id not in self._instances:
             self._instances = (*self._instances, record.id)[-_INSTANCES:]
-            new &= set(record.unheard)
+            if not ours:
+                new &= set(record.unheard)
         for target in sorted(new):
             say("Warning", *_told(target))
 
