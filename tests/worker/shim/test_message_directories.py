@@ -152,7 +152,7 @@ def test_logs_go_with_records(tmp_path: Path) -> None:
         (logs / kept / "0.log.1").write_text("an older part")
         names = [done, busy, beside, kept, "unknown"]
         answer = shim.connection.ask("forget", ids=names, logs=True)
-        assert answer == {"count": 3, "left": [busy, kept, "unknown"]}
+        assert answer == {"count": 3, "left": [busy, beside, kept, "unknown"]}
         assert not (logs / done).exists()
         assert os.listdir(logs / "pod") == ["b.0.log"]
         assert os.listdir(logs / kept) == ["0.log.1"]

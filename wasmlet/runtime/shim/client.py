@@ -197,7 +197,7 @@ class ShimClient(ShimConnection):
         """Drop the records and logs of containers that have ended. What several callers want goes in one message.
 
         Returns:
-            Those of them in whose logs' directory something may be left.
+            Those of them of whose pods some log may be left.
         """
         self._ended.update(dict.fromkeys(container_ids))
         async with self._forgetting:

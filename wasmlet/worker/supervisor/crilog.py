@@ -205,7 +205,7 @@ def remove(logs: Mapping[str, str]) -> set[str]:
         logs: the paths, by any names.
 
     Returns:
-        The names of those of which nothing is left.
+        The names of those beside which no log of the same pod is left.
     """
     for path in logs.values():
         with contextlib.suppress(OSError):
@@ -215,7 +215,9 @@ def remove(logs: Mapping[str, str]) -> set[str]:
 
 
 def _has(names: list[str] | None, log: str) -> bool:
-    return names is None or any(name.startswith(log) for name in names)
+    """Whether there is a log of the same pod among these: of a shim that died, there may be one that nobody knows."""
+    pod = log[: log.find(",") + 1]  # "" where all in the directory is one pod's
+    return names is None or any(name.startswith(pod) for name in names)
 
 
 def _left_in(directory: str) -> list[str] | None:
