@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ import attrs
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.descriptors import open_descriptors
-from tests.runtime.harness import Runtime, pod_of
+from tests.runtime.harness import Runtime, files_of, pod_of
 from tests.runtime.mutations import mutants, seeds
 from tests.worker.harness import PATIENCE, children
 from wasmlet.model.status import Terminated, Waiting
@@ -160,7 +161,7 @@ async def _run(runtime: Runtime, directory: Path, image: str, modules: Iterable[
         found.broken.append("the pod beside them did not go on")
     if runtime.shim != shim:
         found.broken.append("the shim is another one")
-    if left := _files(runtime) - files:
+    if left := await _left(runtime, files):
         found.broken.append(f"files are left: {sorted(left)[:10]}")
     if (now := open_descriptors()) > descriptors:
         found.broken.append(f"{now - descriptors} descriptors are left")
@@ -210,15 +211,19 @@ async def _one(runtime: Runtime, name: str, path: Path, module: bytes, found: Fo
 
 
 def _files(runtime: Runtime) -> set[str]:
-    """All in the state directory but what is kept: compiled modules, refusals of modules, directories of logs."""
-    top = runtime.state_dir / "runtime"
-    return {
-        str(path.relative_to(top))
-        for path in top.rglob("*")
-        if not {"compiled", "refused"} & set(path.parts)
-        and not path.name.endswith(".pyc")
-        and not (path.parent == top / "logs" and path.is_dir())
-    }
+    """All that pods may have left: not compiled modules and refusals of modules, which are kept."""
+    found = files_of(runtime.state_dir / "runtime")
+    return {path for path in found if "refused" not in Path(path).parts and not path.endswith(".pyc")}
+
+
+async def _left(runtime: Runtime, before: set[str]) -> set[str]:
+    """The files that were not there before, once what goes a moment after its pod is gone."""
+    left: set[str] = set()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while left := await asyncio.to_thread(_files, runtime) - before:
+                pass
+    return left
 
 
 def zombies(parent: int) -> list[int]:
