@@ -29,7 +29,7 @@ from wasmlet.model.pod import Pod
 from wasmlet.provider import Provider
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parent / "examples"
+EXAMPLES = HERE.parents[1] / "examples"
 ACTOR, COMPONENT = "actor", "component, reused"
 END = "}\n"
 """The last bytes of an answer, of both kinds."""
