@@ -135,7 +135,8 @@ async def _components(directory: Path, options: Options, progress: Progress) -> 
 
 async def _actors(directory: Path, options: Options, progress: Progress) -> Found:
     """An actor beside a component that does the same."""
-    from benchmarks.servers.actors import Size, actors
+    from benchmarks.servers.actors import actors
+    from benchmarks.servers.serving import Size
 
     size = Size(max(options.rounds, LEAST_ROUNDS), options.starts, min(options.pods, MOST_SERVING))
     return await actors(directory, size, progress)

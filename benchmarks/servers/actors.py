@@ -24,7 +24,7 @@ from benchmarks.guest import group_memory, pss, workers
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Found, Progress
 from benchmarks.servers.components import from_another_core, listener, provider_of
-from benchmarks.servers.serving import PORT, REST_SECONDS, answering, compiled, pod_of
+from benchmarks.servers.serving import PORT, REST_SECONDS, Size, answering, compiled, pod_of
 from wasmlet.model.pod import Pod
 from wasmlet.provider import Provider
 
@@ -34,15 +34,6 @@ ACTOR, COMPONENT = "actor", "component, reused"
 END = "}\n"
 """The last bytes of an answer, of both kinds."""
 PATIENCE_SECONDS = 300.0
-
-
-@attrs.frozen
-class Size:
-    """How much is measured: rounds of requests, starts one at a time, and pods that rest side by side."""
-
-    rounds: int
-    starts: int
-    asleep: int
 
 
 @attrs.frozen

@@ -48,7 +48,7 @@ REST_SECONDS = 0.05
 
 @attrs.frozen
 class Size:
-    """How much is measured: rounds of requests, starts one at a time, and servers that sleep side by side."""
+    """How much is measured: rounds of requests, starts one at a time, and pods that sleep side by side."""
 
     rounds: int
     starts: int

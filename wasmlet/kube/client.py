@@ -8,6 +8,8 @@ request that the server puts off (429) is repeated after the time it names; ever
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import json
 import random
 import zlib
@@ -51,7 +53,8 @@ ERROR_BYTES = 64 * 1024
 FAILURES = (TimeoutError, Broken, aiohttp.ClientError, ConnectionError)
 """What comes instead of an answer."""
 _PLAIN = "/?:@!$&'()*+,;=~%"
-_GZIP = 16 + zlib.MAX_WBITS
+_PIECE = 2**20
+"""How much of a compressed body is unpacked at once."""
 RELOAD_SECONDS = 10.0
 """The least time between two readings of the credentials, when they are not accepted."""
 
@@ -344,19 +347,18 @@ def _unpacked(answer: Answer) -> bytes:
     """The body, which may be compressed where that was offered: for reads, of which a list may be long."""
     if answer.headers.get(b"content-encoding", b"identity").lower() != b"gzip":
         return answer.body
-    text, rest = b"", answer.body
-    while rest:  # mostly one member, and there may be more (RFC 1952, 2.2)
-        reader = zlib.decompressobj(_GZIP)
-        try:
-            text += reader.decompress(rest, BODY_BYTES + 1 - len(text))
-        except zlib.error as error:
-            raise Broken(f"what it sent is not compressed as it says: {error}") from None
-        if len(text) > BODY_BYTES:
-            raise Broken(f"the body of an answer has over {BODY_BYTES} bytes when it is no longer compressed")
-        if not reader.eof:
-            raise Broken("what it sent is not compressed as it says: it breaks off")
-        rest = reader.unused_data
-    return text
+    text = bytearray()
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(answer.body)) as file:
+            while piece := file.read(_PIECE):
+                text += piece
+                if len(text) > BODY_BYTES:
+                    raise Broken(f"the body of an answer has over {BODY_BYTES} bytes when it is no longer compressed")
+    except EOFError:
+        raise Broken("what it sent is not compressed as it says: it breaks off") from None
+    except (OSError, zlib.error) as error:
+        raise Broken(f"what it sent is not compressed as it says: {error}") from None
+    return bytes(text)
 
 
 def _error(answer: Answer, text: bytes) -> errors.ApiError:

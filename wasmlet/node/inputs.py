@@ -116,6 +116,7 @@ class InputStore:
         )
 
     async def _loaded(self, keys: frozenset[ObjectKey]) -> None:
+        """Return when each of these has been looked for once."""
         try:
             async with asyncio.timeout(LOAD_SECONDS):
                 for key in keys:

@@ -62,7 +62,7 @@ OUTSIDE = [
     "../outside/guest.wasm", "../outside", "../outside/none.wasm", "../nowhere/x.wasm", "./../outside/guest.wasm",
     "./below/../../outside/guest.wasm", "./%2e%2e/outside/guest.wasm", "./../modules/guest.wasm", "./out.wasm",
     "./far.wasm", "./out/guest.wasm", "./out/../guest.wasm", "./out/none", "./none.wasm", "./below", "./text.wasm",
-    "./fifo.wasm", "./text.wasm/x", "/etc/passwd", "/etc", "/etc/none", "/dev/null", "/root/x", "TOP/outside",
+    "./fifo.wasm", "./text.wasm/x", "/etc/passwd", "/etc", "/etc/none", "/dev/null", "/proc/1/root/x", "TOP/outside",
     "TOP/modules", "TOP/modules/none.wasm", "/" + "x" * 5000,
 ]  # fmt: skip
 

@@ -113,6 +113,7 @@ async def demo(file: Path | None, arguments: Sequence[str], settings: Settings, 
                     node = _node(plane, directory, modules, settings, engines, say)
                     started = await _unless_stopped(stop, stack.enter_async_context(node))
                     if started is None:
+                        say("stopped")
                         return
                     earlier = started.earlier
                     took = f"{time.monotonic() - began:.1f} s"

@@ -165,7 +165,7 @@ class Compiler:
         return os.dup(kept.descriptor) if kept is not None and kept.is_as_it_was() else None
 
     async def _looked_for(self, form: Form) -> int | None:
-        """A descriptor of the compiled module, which is kept from now on. One looks for it, and others wait for him."""
+        """A descriptor of the compiled module, which is kept from now on. One looks for it, and the others wait."""
         turn = self._looking.setdefault(form, asyncio.Lock())
         async with turn:
             if (descriptor := self._copy(form)) is None and (descriptor := await self._find(form)) is not None:
