@@ -41,6 +41,7 @@ async def test_what_somebody_else_has_ended(kube: Kube, phase: str) -> None:
     inits = [kube.container("print", "init", name="init")]
     await kube.create("print", "main", "sleep", "1000", spec={"restartPolicy": "Always", "initContainers": inits})
     await kube.ready()
+    await kube.logged("main")
     await kube.patch({"status": {"phase": phase, "reason": "Marked"}}, "p/status")
     await kube.until(terminated)
     assert await kube.kubectl("logs", "p", "-c", "c") == "main\n"
@@ -53,6 +54,7 @@ async def test_what_somebody_else_has_ended(kube: Kube, phase: str) -> None:
 async def test_what_is_past_its_deadline(kube: Kube) -> None:
     await kube.create("print", "main", "sleep", "1000")
     await kube.ready()
+    await kube.logged("main")
     await kube.patch({"spec": {"activeDeadlineSeconds": 1}})
     assert (await kube.phase("Failed"))["status"]["reason"] == "DeadlineExceeded"
     assert await kube.kubectl("logs", "p") == "main\n"
