@@ -69,6 +69,26 @@ async def test_followers_share_a_watch_and_leave_one_by_one(tmp_path: Path, watc
     assert watcher._files == {}
 
 
+async def test_who_comes_when_the_provider_stops_reads_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    written(path, b"first\n")
+    watcher, waits, ended = Watcher(), asyncio.Event(), asyncio.Event()
+
+    async def wait_ended() -> None:
+        waits.set()
+        await ended.wait()
+
+    watcher.close()
+    pieces = read(Log(path, ended.is_set, wait_ended, watcher), LogOptions(follow=True))
+    async with asyncio.timeout(30), contextlib.aclosing(pieces):
+        assert await anext(pieces) == b"first\n"
+        following = asyncio.ensure_future(anext(pieces))
+        await waits.wait()
+        written(path, b"last words")
+        ended.set()
+        assert await following == b"last words"
+
+
 async def test_follow_a_guest(runtime: Runtime, image: str) -> None:
     key = await runtime.create(pod_of("print", "1", "sleep", "1", "print", "2", image=image))
     assert await runtime.logged(key, b"1\n") == b"1\n"

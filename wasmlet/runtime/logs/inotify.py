@@ -50,6 +50,8 @@ class Watcher:
     def watch(self, part: Part, path: Path) -> Iterator[Followed]:
         """The file of the log at `path`, watched until the block ends.
 
+        After `close` nothing is watched any more: its reader ends with the connection to the shim.
+
         Raises:
             OSError: the system has no watch to give.
         """
@@ -64,6 +66,9 @@ class Watcher:
     @contextlib.contextmanager
     def _telling(self, event: asyncio.Event, name: str | Path, kinds: int) -> Iterator[_Followed]:
         """Set the event whenever one of these kinds of changes happens to what has that name."""
+        if self._inotify < 0:
+            yield _Followed()
+            return
         watch = _checked(_libc.inotify_add_watch(self._inotify, os.fsencode(name), ctypes.c_uint32(kinds)))
         file = self._files.setdefault(watch, _Followed())
         file.events.append(event)
