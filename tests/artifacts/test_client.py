@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -142,7 +143,9 @@ async def test_a_registry_that_stays_busy(servers: tuple[Scripted, Scripted], st
     server, _ = servers
     said = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"later,\\u001b[31m please"}]}'
     server.answers[MANIFEST] = reply(said, status=429, Retry_After="9999999")
-    with pytest.raises(Unavailable, match=r"answered 429 Something for app/manifests/v1: later, \[31m please") as error:
+    with pytest.raises(
+        Unavailable, match=r"answered 429 Too Many Requests for app/manifests/v1: later, \[31m"
+    ) as error:
         await pull(store, f"{server.address}/app:v1", insecure_registries=(server.address,))
     assert error.value.after == 60
     assert error.value.reason == "ErrImagePull"
@@ -198,6 +201,42 @@ async def test_a_redirect_that_fails_does_not_show_its_signature(
     with pytest.raises(Denied, match=f"{other.address} answered 401"):
         await pull(store, f"{server.address}/app:v1", insecure_registries=(server.address,))
     assert other.paths() == ["/b?signature=hidden"] * 2
+
+
+@pytest.mark.parametrize("repeated", ["secret", base64.b64encode(b"me:secret").decode(), "secret" * 100])
+async def test_a_registry_that_repeats_a_credential_is_not_quoted(
+    servers: tuple[Scripted, Scripted], store: Store, repeated: str
+) -> None:
+    """Neither in its message nor in its status line: whoever sees the pod's events need not know the credential."""
+    server, _ = servers
+    words = json.dumps({"errors": [{"message": f"{'you ' * 48}are {repeated}"}]}).encode()
+    answer = reply(words, status=403).replace(b"Something", repeated.encode())
+    server.answers[MANIFEST] = wants_basic(answer)  # type: ignore[assignment]
+    keys = auths_of({server.address: {"username": "me", "password": "secret"}})
+    with pytest.raises(Denied, match=r"answered 403 Forbidden for app/manifests/v1$"):
+        await pull(store, f"{server.address}/app:v1", keys, insecure_registries=(server.address,))
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (reply(b"", status=404).replace(b"Something", b"x" * 60_000), "answered 404 Not Found for"),
+        (reply(b"[" * 16_000, status=404), "answered 404 Not Found for"),
+        (reply(b"<html>", Content_Type="x" * 60_000), "expected a manifest, found x"),
+        (reply(b"", status=302, Location=f"https://{'a.' * 30_000}x/"), "redirects to what is no address"),
+        (reply(b"", status=401, WWW_Authenticate=f'Bearer realm="https://{"b" * 7000}/"'), "a token server that is no"),
+        (b"HTTP/9 " + b"x" * 60_000 + b"\r\n\r\n", "illegal status line$"),
+    ],
+    ids=["status line", "nested", "type", "redirect", "realm", "no HTTP"],
+)
+async def test_what_a_registry_says_makes_no_long_error(
+    servers: tuple[Scripted, Scripted], store: Store, answer: bytes, why: str
+) -> None:
+    server, _ = servers
+    server.answers[MANIFEST] = answer
+    with pytest.raises(ArtifactError, match=why) as error:
+        await pull(store, f"{server.address}/app:v1", insecure_registries=(server.address,))
+    assert len(str(error.value)) < 500
 
 
 async def test_a_token_that_could_be_a_header_is_not_sent(servers: tuple[Scripted, Scripted], store: Store) -> None:

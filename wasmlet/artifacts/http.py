@@ -13,14 +13,16 @@ import importlib.metadata
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
 
 import httpx
+import orjson
 
+from wasmlet.artifacts.credentials import Credential
 from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, Unavailable
 from wasmlet.artifacts.hosts import Endpoint, RegistryConfig
 from wasmlet.clock import Clock
@@ -34,6 +36,8 @@ MAX_WAIT = 60.0
 """The most seconds that are waited because of a Retry-After header."""
 
 _MAX_ERROR = 16 * 1024
+_LONGEST_HOST = 300
+"""Characters of a host and a port in a URL that a server names; a name of DNS has at most 253."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 Content = Callable[[], AsyncIterable[bytes]]
@@ -133,17 +137,25 @@ class Http:
             target = url.join(location).copy_with(userinfo=b"", fragment=None)
         except (httpx.InvalidURL, ValueError):
             raise BadContent(f"{_host(url)} redirects to what is no address") from None
-        if target.scheme not in ("http", "https") or not target.host:
+        if not is_address(target):
             raise BadContent(f"{_host(url)} redirects to what is no address of HTTP")
         if url.scheme == "https" and target.scheme == "http":
             raise BadContent(f"{_host(url)} redirects from TLS to plain HTTP at {_host(target)}")
         return target
 
-    async def error_of(self, response: httpx.Response, url: httpx.URL, what: str) -> ArtifactError:
-        """The error to raise for a response that does not have a good status."""
+    async def error_of(
+        self, response: httpx.Response, url: httpx.URL, what: str, credential: Credential | None
+    ) -> ArtifactError:
+        """The error to raise for a response that does not have a good status.
+
+        Args:
+            credential: the credential that the server may know. What it says is not passed on if that is in it.
+        """
         status, host = response.status_code, _host(response.url)
-        said = await self._registry_message(response) if _origin(response.url) == _origin(url) else ""
-        text = f"{host} answered {status} {response.reason_phrase} for {what}{said}".replace("  ", " ")
+        said = ""
+        if _origin(response.url) == _origin(url):
+            said = await self._registry_message(response, _secrets(response.request, credential))
+        text = f"{host} answered {status} {httpx.codes.get_reason_phrase(status)} for {what}{said}".replace("  ", " ")
         if status in (401, 403):
             return Denied(text, forbidden=status == 403)
         if status == 404:
@@ -152,12 +164,14 @@ class Http:
             return Unavailable(text, _after(response.headers.get("Retry-After"), self._clock))
         return BadContent(text)
 
-    async def _registry_message(self, response: httpx.Response) -> str:
-        """The registry's own error message in a response; "" if there is none in the usual form."""
+    async def _registry_message(self, response: httpx.Response, secrets: Collection[str]) -> str:
+        """The registry's own error message; "" if there is none in the usual form, or if it has a secret in it."""
         try:
-            found = httpx.Response(200, content=await body(response, _MAX_ERROR)).json()["errors"][0]
+            found = orjson.loads(await body(response, _MAX_ERROR))["errors"][0]
             text = str(found.get("message") or found.get("code") or "")
         except (ArtifactError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return ""
+        if any(secret in text for secret in secrets):
             return ""
         text = "".join(c if c.isprintable() else " " for c in text)[:200]
         return f": {text}" if text else ""
@@ -226,7 +240,8 @@ def _of_transport(host: str, error: Exception) -> ArtifactError:
         return Unavailable(f"{host} cannot be reached: {_system_error(error) or error}")
     if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
         return ArtifactError(f"{host}: {error}")
-    return Unavailable(f"{host}: {error or type(error).__name__}")
+    words, _, _ = str(error).partition(": bytearray(")  # what follows is what the server has sent
+    return Unavailable(f"{host}: {words or type(error).__name__}")
 
 
 def _system_error(error: BaseException) -> str:
@@ -300,6 +315,18 @@ def _after(text: str | None, clock: Clock) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_WAIT)
+
+
+def is_address(url: httpx.URL) -> bool:
+    """Whether a URL that a server has named may be asked."""
+    return url.scheme in ("http", "https") and 0 < len(url.netloc) <= _LONGEST_HOST and bool(url.host)
+
+
+def _secrets(request: httpx.Request, credential: Credential | None) -> list[str]:
+    """All that nobody else may see of a request and of the credential that it is about."""
+    sent = request.headers.get("Authorization", "").partition(" ")[2]
+    known = (credential.password, credential.identity_token, credential.registry_token) if credential else ()
+    return [secret for secret in (sent, *known) if secret]
 
 
 def _origin(url: httpx.URL) -> tuple[str, str]:

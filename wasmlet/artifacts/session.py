@@ -31,6 +31,8 @@ MAX_MANIFEST = 4 * 1024 * 1024
 TRIES = 4
 PAUSES = Backoff(0.5, 15.0)
 _BUFFER = 512 * 1024
+_LONGEST_TYPE = 255
+"""Characters of a media type (RFC 6838)."""
 _ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.manifest.v1+json",
@@ -111,7 +113,7 @@ class Session:
         async def once() -> Document:
             async with self.request("GET", f"manifests/{wanted}", headers={"Accept": accept}) as response:
                 data = await body(response, MAX_MANIFEST)
-                kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()[:_LONGEST_TYPE]
                 stated = response.headers.get("Docker-Content-Digest", "")
             promised = wanted if is_digest(wanted) else stated if is_digest(stated) else None
             if promised is not None:
@@ -206,7 +208,8 @@ class Session:
                     wanted = challenges(response.headers.get_list("WWW-Authenticate"))
                 if wanted is None:
                     if response.status_code not in (200, *also):
-                        raise await self.services.http.error_of(response, url, _what(path, self.repository))
+                        what = _what(path, self.repository)
+                        raise await self.services.http.error_of(response, url, what, self.credential)
                     yield response
                     return
             authorization = await self.services.tokens.obtain(token_request, wanted)

@@ -18,7 +18,7 @@ import orjson
 
 from wasmlet.artifacts.credentials import Credential
 from wasmlet.artifacts.errors import BadContent, Denied
-from wasmlet.artifacts.http import Http, body
+from wasmlet.artifacts.http import Http, body, is_address
 from wasmlet.clock import Clock
 
 CLIENT = "wasmlet"
@@ -141,7 +141,7 @@ class Tokens:
             request = self._http.answer("GET", realm, headers={}, authorization=authorization)
         async with request as response:
             if response.status_code != 200:
-                raise await self._http.error_of(response, realm, what)
+                raise await self._http.error_of(response, realm, what, credential)
             answer = await body(response, _MAX_ANSWER)
         return _read(realm.netloc.decode("ascii", "replace"), answer)
 
@@ -150,7 +150,7 @@ class Tokens:
             realm = httpx.URL(text).copy_with(userinfo=b"", fragment=None)
         except (httpx.InvalidURL, ValueError, TypeError):
             realm = httpx.URL("")
-        if realm.scheme not in ("http", "https") or not realm.host:
+        if not is_address(realm):
             raise BadContent(f"{token_request.name} names a token server that is no address")
         if realm.scheme == "http" and token_request.registry.scheme == "https":
             raise BadContent(f"{token_request.name} names a token server without TLS, {realm.host}: nothing is sent")
