@@ -181,7 +181,7 @@ def _no_entry(module: Binary) -> str:
         if functions[name] not in (None, _BARE):
             return (
                 f"the module has no {name or 'default'} function without parameters and results: "
-                f"found one that is {functions[name]}"
+                f"found one that is {_list([str(functions[name])])}"
             )
     return ""
 

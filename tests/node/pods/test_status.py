@@ -49,6 +49,17 @@ def written(subject: Pod, current: Any, provided: PodStatus, now: datetime = NOW
     return current if patch is None else merge("pods", {"status": current}, {"status": patch["status"]})["status"]
 
 
+def test_no_text_is_longer_than_an_api_server_takes() -> None:
+    """Nor one that it does not take at all: a lone surrogate, as a file's name may have."""
+    long = "\udc80" + "ü" * 3_000_000
+    found = written(
+        pod(), {}, status(Waiting("Odd", long), message=long, conditions=(Condition("X", "True", "", long),))
+    )
+    (container,) = found["containerStatuses"]
+    texts = [container["state"]["waiting"]["message"], found["message"], condition({"status": found}, "X")["message"]]
+    assert all(text.startswith("?üü") and len(text.encode()) <= 12 * 1024 for text in texts)
+
+
 def test_the_whole_of_a_running_pod() -> None:
     found = written(pod(), {"phase": "Pending"}, status(Running(NOW)))
     assert found["phase"] == "Running"

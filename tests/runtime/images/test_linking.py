@@ -210,6 +210,21 @@ def test_what_reading_takes_is_bounded(tmp_path: Path, content: bytes) -> None:
         tracemalloc.stop()
 
 
+def test_a_function_with_very_many_parameters_makes_no_long_message(tmp_path: Path) -> None:
+    parts = [
+        section(1, b"\x01\x60" + leb(1_000_000) + b"\x7f" * 1_000_000 + b"\x00"),
+        section(3, b"\x01\x00"),
+        section(7, b"\x01" + name("_start") + b"\x00\x00"),
+    ]
+    path = tmp_path / "x.wasm"
+    path.write_bytes(EMPTY + b"".join(parts))
+    links = WasmtimeEngine.links
+    assert links is not None
+    why = linking.unfit(path, links, "this")
+    assert "found one that is (i32, i32" in why
+    assert len(why) < 500
+
+
 @pytest.mark.parametrize("version", ["0.2.0", "0.2.99", "0.2", "1.4.7", "0.3.0-rc-1", ""])
 def test_compatible_versions(version: str) -> None:
     expected = {"0.2.0": "@0.2", "0.2.99": "@0.2", "0.2": "@0.2", "1.4.7": "@1", "0.3.0-rc-1": "@0.3.0-rc-1", "": ""}

@@ -35,7 +35,9 @@ _OWNED_TEXTS = ("reason", "message")
 _MERGED_LISTS = ("hostIPs", "podIPs")
 """The API merges these lists by address, so an old address would stay, and the API refuses two of one IP family."""
 MOST_MESSAGES = 12 * 1024
-"""Bytes that the termination messages of a pod may have together; each container has the same part of it."""
+"""Bytes that the messages of a pod's containers may have together, and that any other text of a status may have.
+
+Each container has the same part of it. A status with a longer text might be one that no API server takes."""
 _PASSING_CONDITIONS = frozenset(("PodResizePending", "PodResizeInProgress"))
 """Conditions that are there only while they hold (KEP-1287); the rest go from True to False and back."""
 
@@ -85,10 +87,7 @@ def api_status(
         result["podIPs"] = [{"ip": ip} for ip in status.pod_ips]
     if generation:
         result["observedGeneration"] = generation
-    for key, value in (("reason", status.reason), ("message", status.message)):
-        if value:
-            result[key] = value
-    return result
+    return result | _texts(reason=status.reason, message=_shortened(status.message, MOST_MESSAGES))
 
 
 def patch_of(pod: Pod, current: Raw, wanted: Raw) -> dict[str, Any] | None:
@@ -200,7 +199,7 @@ def _condition(generation: int, condition: Condition, current: Raw | None, now: 
         result["lastTransitionTime"] = current["lastTransitionTime"]
     else:
         result["lastTransitionTime"] = now
-    for key, value in (("reason", condition.reason), ("message", condition.message)):
+    for key, value in (("reason", condition.reason), ("message", _shortened(condition.message, MOST_MESSAGES))):
         if value:
             result[key] = value
         elif current is not None and current.get(key):
@@ -284,21 +283,25 @@ def _mount(mount: Raw, status: ContainerStatus) -> dict[str, Any]:
 
 
 def _state(state: ContainerState, most: int) -> dict[str, Any]:
-    """The state as the API has it; of a termination message at most so many bytes."""
+    """The state as the API has it; of a message at most so many bytes."""
     match state:
         case Waiting():
-            return {"waiting": _texts(reason=state.reason, message=state.message)}
+            return {"waiting": _texts(reason=state.reason, message=_shortened(state.message, most))}
         case Running():
             return {"running": {"startedAt": rfc3339(state.started_at)}}
         case Terminated():
             ended: dict[str, Any] = {"exitCode": state.exit_code, "reason": state.cause}
-            message = state.message.encode(errors="replace")[:most].decode(errors="ignore")
-            ended |= _texts(message=message, containerID=state.container_id)
+            ended |= _texts(message=_shortened(state.message, most), containerID=state.container_id)
             if state.signal:
                 ended["signal"] = state.signal
             for key, moment in (("startedAt", state.started_at), ("finishedAt", state.finished_at)):
                 ended[key] = rfc3339(moment) if moment else None
             return {"terminated": ended}
+
+
+def _shortened(text: str, most: int) -> str:
+    """The first so many bytes of a text, in UTF-8."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
 
 
 def _texts(**values: str) -> dict[str, Any]:
