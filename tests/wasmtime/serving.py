@@ -71,8 +71,8 @@ class Served:
             assert time.monotonic() < end, (over, before)
             time.sleep(0.05)
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(source, 0))
 
     def say(self, data: bytes) -> bytes:
         """All that comes back when this is sent and the client sends no more."""

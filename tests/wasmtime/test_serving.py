@@ -241,6 +241,29 @@ def test_more_connections_than_it_takes_wait(served: Served) -> None:
     served.settle(before)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b"", HEAD, HEAD + b"\r\n", b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"],
+    ids=["nothing", "part of a head", "a request", "part of a request"],
+)
+def test_a_client_that_does_nothing_with_its_connections_keeps_no_other_out(served: Served, said: bytes) -> None:
+    before = served.counts()
+    with contextlib.ExitStack() as stack:
+        patient = stack.enter_context(served.connect("127.0.0.2"))
+        for _ in range(MOST_CONNECTIONS):
+            stack.enter_context(served.connect()).sendall(said)
+        began = time.monotonic()
+        for _ in range(10):
+            other = stack.enter_context(served.connect("127.0.0.3"))
+            other.sendall(HEAD + b"Connection: close\r\n\r\n")
+            assert status(everything(other)) == 200
+        assert time.monotonic() - began < 10  # those who wait are sent away after 15 seconds, or 75
+        assert served.counts()["descriptors"] <= before["descriptors"] + MOST_CONNECTIONS
+        patient.sendall(HEAD + b"Connection: close\r\n\r\n")
+        assert status(everything(patient)) == 200
+    served.settle(before)
+
+
 def test_handlers_that_go_wrong(served: Served) -> None:
     before = served.counts()
     for path, expected in (

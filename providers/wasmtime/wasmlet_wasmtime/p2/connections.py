@@ -122,11 +122,17 @@ class Connection:
 
         Bytes that this machine's kernel still keeps for the client do not count.
         """
+        return self.moved - self._asked_of_the_system(termios.TIOCOUTQ)
+
+    def unread(self) -> int:
+        """Number of bytes that have come and were not read."""
+        return self._asked_of_the_system(termios.FIONREAD)
+
+    def _asked_of_the_system(self, what: int) -> int:
         try:
-            (kept,) = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.TIOCOUTQ, bytes(4)))
+            return int(struct.unpack("i", fcntl.ioctl(self.descriptor, what, bytes(4)))[0])
         except OSError:
-            kept = 0
-        return self.moved - int(kept)
+            return 0
 
     def request(self) -> Head | None:
         """The next request, when all of its head is there.
@@ -143,6 +149,16 @@ class Connection:
                 raise Gone
             if not self.fill():
                 return None
+
+    @property
+    def still_since(self) -> float:
+        """Since when nothing has happened on it, by the monotonic clock in seconds; never for one that is in use."""
+        if self.serving or self.closing:
+            return float("inf")
+        limits = self.limits
+        return self.until - (
+            limits.idle_seconds if self.idle else limits.write_seconds if self.out else limits.head_seconds
+        )
 
     def is_quiet(self) -> bool:
         """Whether it waits for a request, and no byte of that has come."""

@@ -33,7 +33,7 @@ from .connections import Connection, Gone, Limits
 from .dialing import family_of
 from .exchanges import Exchange
 from .requests import Refused
-from .turns import Queue, Turn, client_of, give_up_slowest
+from .turns import Queue, Turn, client_of, give_up_slowest, to_make_way
 
 MOST_CONNECTIONS = 2048
 _BACKLOG = 1024
@@ -280,8 +280,11 @@ class Front:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTED):
             if len(self._connections) >= MOST_CONNECTIONS:
-                self._listen(accepting=False)
-                return
+                still = to_make_way(list(self._connections.values()), self._waiting, time.monotonic())
+                if still is None:
+                    self._listen(accepting=False)
+                    return
+                self._close(still)
             try:
                 descriptor, address = listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
@@ -343,7 +346,7 @@ class Front:
         for connection in list(self._connections.values()):
             if connection.until < now and not connection.serving:
                 self._close(connection)
-        if not self._accepting and len(self._connections) < MOST_CONNECTIONS:  # the system may have room again
+        if not self._accepting:  # the system may have room again, or a connection may make way
             self._listen(accepting=True)
 
     def _wake(self) -> None:

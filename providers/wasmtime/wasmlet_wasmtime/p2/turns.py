@@ -19,6 +19,9 @@ packet, does no harm.
 
 Requests wait in two queues (`Queue`): those that have come as a whole, and others. The queues take turns, and in each
 of them the clients' addresses do (`client_of`). So slow clients, however many, do not keep others waiting for long.
+
+There are only so many connections at a time. If all are taken, one that is not in use makes way for the next client
+(`to_make_way`). So a client cannot keep others out by connections with which it does nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import _thread
 import collections
 import ipaddress
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .connections import Connection
 from .exchanges import Exchange
@@ -43,6 +46,10 @@ STEP_SECONDS = 24.0
 seconds and then much at once, though its program reads steadily: 384 KiB, a 16th of the largest buffer of Linux."""
 BYTES_PER_SECOND = 16 * 1024
 """Bytes that pay for a second of waiting, whether they come or go."""
+STILL_SECONDS = 1.0
+"""How long nothing has to happen on a connection before it can make way for another client."""
+_LITTLE = BYTES_PER_SECOND
+"""The most bytes that wait to be read from a client that has sent little of its request."""
 _SHORT_SECONDS, _FEW_BYTES = 0.005, BYTES_PER_SECOND // 4
 """After a shorter wait, with fewer bytes since the last account, the system is not asked what it has carried. The wait
 is added to the debt, and the next account pays for it."""
@@ -138,6 +145,26 @@ def give_up_slowest(turns: Sequence[Turn], waiting: int, now: float) -> None:
             turn.give_up(now, most)
 
 
+def to_make_way(connections: Iterable[Connection], queue: Queue, now: float) -> Connection | None:
+    """The connection to close when there are as many as there may be; None if all of them are in use.
+
+    It is one of the client that has the most on which nothing happens: one between two requests if there is one, and
+    of those the one on which nothing has happened for longest. A request that waits in the queue, and of which little
+    has come, is removed from there.
+    """
+    since = {one: one.still_since for one in connections} | queue.partial()
+    still: dict[str, list[Connection]] = {}
+    for one, began in since.items():
+        if now - began >= STILL_SECONDS:
+            still.setdefault(one.peer, []).append(one)
+    for of_client in sorted(still.values(), key=len, reverse=True):
+        for one in sorted(of_client, key=lambda one: (one.serving, not one.idle, since[one])):
+            if one.out or one.unread() <= (_LITTLE if one.serving else 0):
+                queue.remove(one)
+                return one
+    return None
+
+
 def client_of(address: str) -> str:
     """The client that requests from this address count for.
 
@@ -179,6 +206,20 @@ class Queue:
             waiting[peer] = requests  # behind the others
         self._size -= 1
         return found
+
+    def partial(self) -> dict[Connection, float]:
+        """The connections of requests that had not come as a whole, and when each request began."""
+        return {one: exchange.began for waiting in self._kinds[False].values() for one, exchange in waiting}
+
+    def remove(self, connection: Connection) -> None:
+        """Remove the request of this connection, if it is here and had not come as a whole."""
+        requests = self._kinds[False].get(connection.peer, ())
+        kept = collections.deque(entry for entry in requests if entry[0] is not connection)
+        self._size -= len(requests) - len(kept)
+        if kept:
+            self._kinds[False][connection.peer] = kept
+        else:
+            self._kinds[False].pop(connection.peer, None)
 
 
 _ByAddress = dict[str, "collections.deque[tuple[Connection, Exchange]]"]
