@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from wasmlet_wasmtime.p2 import http, outgoing, pool, world
-from wasmlet_wasmtime.p2.bodies import BodyInput
+from wasmlet_wasmtime.p2.bodies import BodyInput, BodyOutput
 from wasmlet_wasmtime.p2.dialing import Broker
 from wasmlet_wasmtime.p2.instances import NOBODY, Failed
 
@@ -72,6 +73,43 @@ def serving(answer: Callable[[int, bytes], bytes | None]) -> Iterator[Server]:
         server = Server(listener, answer)
         yield server
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def begin(guest: Any, server: Server, seconds: int) -> tuple[Any, BodyOutput]:
+    """A request whose body is still to be written, and the stream for that."""
+    request = http.OutgoingRequest([])
+    request.method, request.path = ("post", None), "/"
+    request.scheme, request.authority = ("HTTP", None), f"127.0.0.1:{server.port}"
+    request.body = http._request_body(guest, request)
+    options = http.RequestOptions()
+    options.first_byte = seconds * SECOND
+    return outgoing._handle(guest, request, options), BodyOutput(request.body)
+
+
+def write(guest: Any, source: Any, stream: BodyOutput, size: int) -> None:
+    """Write so many bytes; the source is what the guest waits for."""
+    while size:
+        guest.wait([source])
+        some = min(size, stream.room())
+        stream.write(bytes(some))
+        size -= some
+
+
+class Counted:
+    """A stream that is waited for; it counts how often it was looked at."""
+
+    def __init__(self, stream: BodyOutput) -> None:
+        self._stream = stream
+        self.polls = stream.polls
+        self.looks = 0
+
+    @property
+    def until(self) -> float | None:
+        return self._stream.until
+
+    def ready(self) -> bool:
+        self.looks += 1
+        return self._stream.ready()
 
 
 def send(guest: Any, server: Any, method: str = "GET", **times: int | None) -> Any:
@@ -167,6 +205,41 @@ def test_a_connection_that_the_server_has_closed(guest: Any) -> None:
         for _ in range(3):
             assert ask(guest, server) == b"hello"
         assert seen == [1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("answer", [OK, b""], ids=["answers", "is silent"])
+def test_a_server_that_reads_no_body_is_waited_for_without_spinning_and_not_for_ever(guest: Any, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        server = SimpleNamespace(port=listener.getsockname()[1])
+        _, stream = begin(guest, server, 1)
+        stream.write(b"x")
+        sock, _ = listener.accept()
+        with sock:
+            sock.sendall(answer)
+            counted = Counted(stream)
+            with pytest.raises(Failed) as failed:
+                write(guest, counted, stream, 2**40)
+    assert failed.value.payload[1].http == ("HTTP-response-timeout", None)
+    assert counted.looks < 1000
+
+
+def test_what_is_written_after_the_whole_response_has_come_is_dropped(guest: Any) -> None:
+    with serving(lambda number, head: OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")) as server:
+        future, stream = begin(guest, server, PATIENCE)
+        write(guest, stream, stream, 1)
+        good, response = answer_to(guest, future)
+        assert good
+        body = BodyInput(response.feed)
+        while True:
+            guest.wait([body])
+            try:
+                body.read(4096)
+            except Failed:
+                break
+        guest.until = time.monotonic() + PATIENCE
+        write(guest, stream, stream, 1_000_000)
+        response.close()
 
 
 def test_what_may_not_be_sent_twice_has_a_connection_of_its_own(guest: Any) -> None:

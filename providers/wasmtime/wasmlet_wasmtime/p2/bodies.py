@@ -67,6 +67,11 @@ class Sink(Protocol):
         """What to poll until there is more room."""
         ...
 
+    @property
+    def write_until(self) -> float | None:
+        """When it counts as broken if there is no room by then, by the monotonic clock in seconds; None for never."""
+        ...
+
     def room(self) -> int:
         """How many bytes it takes now.
 
@@ -268,6 +273,10 @@ class BodyOutput(OutputStream):
 
     def polls(self) -> Sequence[tuple[int, int]]:
         return self._body.sink.writes() if self._body.sink is not None else ()
+
+    @property
+    def until(self) -> float | None:  # type: ignore[override]
+        return self._body.sink.write_until if self._body.sink is not None else None
 
     def room(self) -> int:
         body = self._body

@@ -34,6 +34,7 @@ class Exchange:
     """
 
     read_until: float | None = None
+    write_until: float | None = None
 
     def __init__(self, connection: Connection, request: Head) -> None:
         self._connection, self._reader = connection, connection.reader

@@ -97,6 +97,8 @@ class Call(Waitable):
         """See `bodies.Feed`."""
         return self.until
 
+    write_until = read_until
+
     # What is waited for.
 
     def polls(self) -> Sequence[tuple[int, int]]:
@@ -104,7 +106,11 @@ class Call(Waitable):
             return self._wire.polls()
         return self._dial.polls() if self._dial is not None else ()
 
-    reads = writes = polls
+    reads = polls
+
+    def writes(self) -> Sequence[tuple[int, int]]:
+        """See `bodies.Sink`. What has come of the response makes no room, and would end each wait at once."""
+        return self._wire.polls_to_write() if self._wire.connected else self.polls()
 
     def ready(self) -> bool:
         """Whether there is an answer: a response, or the reason why there is none."""
@@ -222,7 +228,9 @@ class Call(Waitable):
         self._fail(("HTTP-protocol-error", None))
 
     def _pump(self) -> None:
-        if self._read_over:
+        if self._read_over:  # nobody wants the rest of the request any more
+            self._held.clear()
+            self._size = 0
             return
         try:
             self._advance()

@@ -111,7 +111,11 @@ class Drained:
 
     def __init__(self, stream: OutputStream) -> None:
         self._stream = stream
-        self.until, self.polls = stream.until, stream.polls
+        self.polls = stream.polls
+
+    @property
+    def until(self) -> float | None:
+        return self._stream.until
 
     def ready(self) -> bool:
         try:

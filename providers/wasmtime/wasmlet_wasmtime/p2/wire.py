@@ -74,6 +74,10 @@ class Wire:
         """What to poll, of a connection that is there."""
         return ((self.descriptor, select.POLLIN | (select.POLLOUT if self.out else 0)),)
 
+    def polls_to_write(self) -> Sequence[tuple[int, int]]:
+        """What to poll, of a connection that is there, until what waits to be written can be."""
+        return ((self.descriptor, select.POLLOUT),) if self.shaken else self.polls()
+
     def shake(self) -> bool:
         """Go on with the TLS handshake, as far as possible without waiting. Returns whether it is done.
 
