@@ -148,7 +148,7 @@ def _settings(options: Sequence[click.Parameter]) -> list[str]:
 def conformance() -> str:
     """What `make conformance` checks, number by number."""
     rows = []
-    for path in sorted((ROOT / "tests/conformance").glob("test_[0-9][0-9]_*.py")):
+    for path in sorted((ROOT / "tests/conformance").rglob("test_[0-9][0-9]_*.py"), key=lambda one: one.name):
         tree = ast.parse(path.read_text("utf-8"))
         said = (ast.get_docstring(tree) or "").split("\n")[0]
         tests = sum(isinstance(one, ast.AsyncFunctionDef | ast.FunctionDef) and one.name.startswith("test_")

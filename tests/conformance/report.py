@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
     """Print the table."""
-    files = {int(path.name.split("_")[1]): path for path in sorted(HERE.glob("test_[0-9][0-9]_*.py"))}
+    files = {int(path.name.split("_")[1]): path for path in HERE.rglob("test_[0-9][0-9]_*.py")}
     real = bool(terminalreporter.config.getoption("--kubeconfig"))
     results: dict[int, set[str]] = {number: set() for number in files}
     for outcome, reports in terminalreporter.stats.items():
@@ -66,6 +66,6 @@ def _result(outcome: str, report: pytest.TestReport, real: bool) -> str:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A number without a file is no success."""
-    found = {int(path.name.split("_")[1]) for path in HERE.glob("test_[0-9][0-9]_*.py")}
+    found = {int(path.name.split("_")[1]) for path in HERE.rglob("test_[0-9][0-9]_*.py")}
     if found != set(NUMBERS) and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

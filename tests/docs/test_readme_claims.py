@@ -30,7 +30,7 @@ def test_its_top_says_for_whom_where_and_how_far() -> None:
     assert "Linux on x86_64 or aarch64" in top
     assert f"Version {PROJECT['version'].rpartition('.')[0]}, alpha" in top
     assert "Development Status :: 3 - Alpha" in PROJECT["classifiers"]
-    checks = len(list((ROOT / "tests/conformance").glob("test_[0-9][0-9]_*.py")))
+    checks = len(list((ROOT / "tests/conformance").rglob("test_[0-9][0-9]_*.py")))
     assert f"[{checks} behaviours of a kubelet](tests/conformance)" in top
 
 

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.conformance.access.test_66_ports import fetched
 from tests.conformance.harness import SECONDS, Kube
-from tests.conformance.test_66_ports import fetched
 
 
 @asynccontextmanager

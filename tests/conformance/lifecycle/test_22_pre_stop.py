@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conformance.harness import SECONDS, Kube, namespace
+from tests.conformance.lifecycle.test_18_liveness_probes import LISTENS
 from tests.conformance.machine import Machine
 from tests.conformance.reading import state, status, terminated
-from tests.conformance.test_18_liveness_probes import LISTENS
 
 LOOK = {"finalizers": ["example.com/look"]}
 

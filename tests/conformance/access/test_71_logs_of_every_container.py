@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.harness import Kube
+from tests.conformance.lifecycle.test_63_ephemeral_containers import add
 from tests.conformance.reading import terminated
-from tests.conformance.test_63_ephemeral_containers import add
 
 
 async def test_every_kind(kube: Kube) -> None:

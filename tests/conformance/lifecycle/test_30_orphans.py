@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.conformance.harness import namespace
+from tests.conformance.lifecycle.test_25_force_delete import running
 from tests.conformance.machine import Machine
 from tests.conformance.reading import begun, status
-from tests.conformance.test_25_force_delete import running
 
 
 async def test_a_pod_that_went_while_the_agent_was_away(machine: Machine) -> None:

@@ -21,7 +21,7 @@ from tests.conformance.conftest import Own
 from tests.conformance.harness import SECONDS, Kube
 from tests.conformance.machine import Machine
 
-WEB = Path(__file__).parents[2] / "examples" / "web" / "web.wasm"
+WEB = Path(__file__).parents[3] / "examples" / "web" / "web.wasm"
 PORT = {"name": "http", "containerPort": 8080}
 
 

@@ -11,8 +11,8 @@ from datetime import datetime
 import pytest
 
 from tests.conformance.harness import SECONDS, Kube
+from tests.conformance.lifecycle.test_18_liveness_probes import NETWORK, SAID
 from tests.conformance.reading import condition, state, status
-from tests.conformance.test_18_liveness_probes import NETWORK, SAID
 
 
 async def test_it_is_ready_after_its_delay(timed: Kube) -> None:
