@@ -16,7 +16,7 @@ WASMER = $(BIN)/wasmlet-wasmer setup --directory $(VENV)/wasmer
 GO := $(VENV)/languages/go
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Tests that start no pods: values, clients, images, the API server in memory, and the rules of the house.
-QUICK := tests/model tests/kube tests/artifacts tests/controlplane tests/test_house.py
+QUICK := tests/model tests/kube tests/artifacts tests/controlplane tests/tools/test_house.py
 HEADING = @printf '\n==> %s\n'
 # Images of containers set it. With it every process of the tests, which start thousands, would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE

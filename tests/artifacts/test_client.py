@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.artifacts.modules import descriptor, manifest, module, serve, sha
 from tests.artifacts.registries import Request, Scripted, reply, scripted
-from tests.authority import Authority
+from tests.shared.authority import Authority
 from wasmlet.artifacts.credentials import Credential, Keyring, auths_of
 from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, Unavailable
 from wasmlet.artifacts.hosts import RegistryConfig, own_endpoint

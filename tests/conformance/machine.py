@@ -16,8 +16,8 @@ import yaml
 import wasmlet
 from tests.conformance import runtimes
 from tests.conformance.reading import Raw
-from tests.machine import may_limit
 from tests.node.real import RealPlane
+from tests.shared.machine import may_limit
 from wasmlet.clock import Clock
 from wasmlet.kube import Client, errors
 from wasmlet.runtime import RuntimeProvider

@@ -20,7 +20,7 @@ from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
 from tests.deployment.image import ROOT, Built, built, version
 from tests.node.real import RealPlane
-from tests.pods_as_processes import linux_node
+from tests.shared.pods_as_processes import linux_node
 from wasmlet.controlplane.certificates.pki import Authority
 from wasmlet.testing import ControlPlane
 

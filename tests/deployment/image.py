@@ -22,7 +22,7 @@ from typing import Any
 import attrs
 
 from tests.conftest import need
-from tests.pods_as_processes import Image
+from tests.shared.pods_as_processes import Image
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wasmlet-tests"

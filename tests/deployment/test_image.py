@@ -13,7 +13,7 @@ import pytest
 
 from tests.deployment.image import ROOT, Built
 from tests.node.cluster import Cluster
-from tests.pods_as_processes import linux_node
+from tests.shared.pods_as_processes import linux_node
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 

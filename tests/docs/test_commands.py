@@ -135,7 +135,7 @@ async def test_first_pod(reader: Reader) -> None:
 async def test_first_component(reader: Reader) -> None:
     """With the same server in C in the place of what componentize-py builds, which takes its node long to compile.
 
-    `tests/test_web.py` runs the one in Python, which `tests/guests/components.py` builds by the command that is here.
+    `tests/docs/test_web.py` runs the one in Python; `tests/guests/components.py` builds it by the command that is here.
     """
     document = "docs/tutorials/first-component.md"
     text = text_of(document)

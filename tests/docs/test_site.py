@@ -57,7 +57,7 @@ def test_a_link_to_nothing_is_a_warning(caplog: pytest.LogCaptureFixture) -> Non
     assert hooks.rewritten("[a](../../examples/limits.yaml) [b](files.md#volumes)", page) == (
         "[a](../examples/limits.yaml) [b](files.md#volumes)"
     )
-    assert hooks.rewritten("see [the test](../../tests/test_house.py)", page) == "see the test"
+    assert hooks.rewritten("see [the test](../../tests/tools/test_house.py)", page) == "see the test"
     assert caplog.messages == []
     hooks.rewritten("[a](../nowhere.md)", page)
     assert caplog.messages == ["docs/how-to/limits.md: a link leads to 'docs/nowhere.md', which is not there"]

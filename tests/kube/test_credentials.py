@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import open_descriptors
 from tests.kube.judge import At, Pki, Server, accepted, credential, plugged
+from tests.shared.descriptors import open_descriptors
 from wasmlet.errors import ConfigError
 from wasmlet.kube import config, errors, load_identity
 from wasmlet.testing import FakeClock

@@ -316,7 +316,7 @@ def _established(raw: Raw | None) -> bool:
 @asynccontextmanager
 async def open_fleet(plane: Any, admin: Client, directory: Path, kubectl: Path) -> AsyncIterator[Fleet]:
     """A namespace, a Linux node, and the definition of pools; nothing is left of any pool at the end."""
-    from tests.pods_as_processes import Image, linux_node
+    from tests.shared.pods_as_processes import Image, linux_node
 
     namespaces = "/api/v1/namespaces"
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "wasmlet-test-"}}

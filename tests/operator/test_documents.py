@@ -11,7 +11,7 @@ import pytest
 from tests.deployment.image import version
 from tests.docs.console import ROOT, Reader
 from tests.operator.harness import NODES
-from tests.pods_as_processes import Image, linux_node
+from tests.shared.pods_as_processes import Image, linux_node
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 

@@ -21,8 +21,8 @@ from wasmlet_remote import RemoteProvider
 import wasmlet
 from tests import guests
 from tests.node.cluster import Cluster, running
+from tests.node.node_process import NodeProcess
 from tests.node.trouble import troubled_cluster
-from tests.node_process import NodeProcess
 from tests.remote.agents import PATIENCE, REAL, AgentProcess
 from tests.remote.agents import running as agent_running
 from tests.worker.harness import kill

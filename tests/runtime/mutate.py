@@ -26,9 +26,9 @@ from pathlib import Path
 import attrs
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.descriptors import open_descriptors
 from tests.runtime.harness import Runtime, files_of, pod_of
 from tests.runtime.mutations import mutants, seeds
+from tests.shared.descriptors import open_descriptors
 from tests.worker.harness import PATIENCE, children
 from wasmlet.model.status import Terminated, Waiting
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import wasmtime
 
-from tests.descriptors import open_descriptors
 from tests.runtime.callers import Caller
 from tests.runtime.dense import DenseProvider
 from tests.runtime.harness import Runtime, pod_of
+from tests.shared.descriptors import open_descriptors
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime import RuntimeConfig
 

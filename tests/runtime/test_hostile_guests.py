@@ -11,12 +11,12 @@ import pytest
 import wasmtime
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.descriptors import open_descriptors
 from tests.guests import build
-from tests.machine import may_limit
 from tests.runtime.harness import Runtime, files_of, has_files, pod_of
 from tests.runtime.mutate import zombies
 from tests.runtime.test_dense import FILES
+from tests.shared.descriptors import open_descriptors
+from tests.shared.machine import may_limit
 from tests.worker.harness import children
 from wasmlet.runtime import RuntimeConfig
 

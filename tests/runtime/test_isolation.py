@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine import as_nobody, may_limit
 from tests.runtime.harness import Runtime
+from tests.shared.machine import as_nobody, may_limit
 from wasmlet.runtime import isolation
 from wasmlet.runtime.files.pod_users import Range
 

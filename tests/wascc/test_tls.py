@@ -17,8 +17,8 @@ from wasmlet_wascc.worker.borrowed import wire
 from wasmlet_wascc.worker.failures import Ended
 from wasmlet_wascc.worker.links import SocketLink
 
-from tests.authority import Authority
 from tests.runtime.harness import Runtime
+from tests.shared.authority import Authority
 from tests.wascc.asking import ALL, EGRESS, Asker, until
 from tests.wascc.pods import actor_pod, serving
 from tests.wascc.servers import nats_server, redis_server

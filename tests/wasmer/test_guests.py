@@ -11,9 +11,9 @@ import wasmtime
 from wasmlet_wasmer import WasmerProvider
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.machine import may_limit
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.test_randomness import PODS, drawn
+from tests.shared.machine import may_limit
 from wasmlet.model.status import Running
 from wasmlet.runtime import RuntimeConfig
 

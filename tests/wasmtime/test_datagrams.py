@@ -10,7 +10,7 @@ import pytest
 from wasmlet_wasmtime.p2.instances import Trapped
 from wasmlet_wasmtime.p2.sockets.datagrams import Outgoing
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from tests.wasmtime.calling import Loopback, Six, address, call, guest_of, has_ipv6, six, wait
 
 

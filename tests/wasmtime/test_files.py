@@ -13,7 +13,7 @@ import pytest
 from wasmlet_wasmtime.p2 import files, streams, world
 from wasmlet_wasmtime.p2.instances import Failed
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 
 NONE: frozenset[str] = frozenset()
 FOLLOW = frozenset(("symlink-follow",))

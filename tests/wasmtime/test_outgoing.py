@@ -16,7 +16,7 @@ from wasmlet_wasmtime.p2.bodies import BodyInput, BodyOutput
 from wasmlet_wasmtime.p2.dialing import Broker
 from wasmlet_wasmtime.p2.instances import NOBODY, Failed
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from tests.wasmtime.calling import SECOND, Guest, Loopback
 
 PATIENCE = 30

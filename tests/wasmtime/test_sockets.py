@@ -17,7 +17,7 @@ from wasmlet_wasmtime.p2.instances import Failed
 from wasmlet_wasmtime.p2.sockets import tcp as sockets
 from wasmlet_wasmtime.p2.streams import IoError
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from tests.wasmtime.calling import SECOND, Loopback, Six, address, call, guest_of, has_ipv6, six, wait
 
 

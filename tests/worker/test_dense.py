@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from tests.worker import fake_engine
 from tests.worker.harness import PATIENCE, Shim, alive, kill, running, wait_gone
 from wasmlet.worker import wire

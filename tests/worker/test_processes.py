@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from wasmlet.worker import wire
 from wasmlet.worker.loop import Loop
 from wasmlet.worker.supervisor.children import Child

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.transitions import check_step, pairs
+from tests.shared.transitions import check_step, pairs
 from wasmlet.worker import wire
 from wasmlet.worker.supervisor.stages import TRANSITIONS, Event, Stage, after
 

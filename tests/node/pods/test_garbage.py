@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.garbage import nothing_left
 from tests.node.cluster import Cluster, running
+from tests.shared.garbage import nothing_left
 from wasmlet.errors import Rejected
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.transitions import check_step, pairs
+from tests.shared.transitions import check_step, pairs
 from wasmlet.node.pods.stages import TRANSITIONS, Stage, StageEvent, after
 
 FOLLOWS = {

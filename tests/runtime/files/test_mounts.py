@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.guest import SLEEPER, image_of
-from tests.descriptors import open_descriptors
 from tests.runtime.files.test_refused_mounts import EMPTY
 from tests.runtime.files.test_volumes import CONFIG, memory_directory, mounts, pod_directory, settings, with_volume
 from tests.runtime.harness import Runtime, pod_of, removed
+from tests.shared.descriptors import open_descriptors
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod
 from wasmlet.model.status import ContainerStatus, Running, Waiting

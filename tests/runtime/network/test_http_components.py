@@ -15,10 +15,10 @@ import attrs
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
-from tests.authority import Authority
 from tests.guests import components
 from tests.runtime.harness import Runtime, pod_of
 from tests.runtime.network.servers import certificate, http_server
+from tests.shared.authority import Authority
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey

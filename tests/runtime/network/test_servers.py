@@ -10,9 +10,9 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from tests.descriptors import open_descriptors
 from tests.guests import build
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
+from tests.shared.descriptors import open_descriptors
 from tests.worker.harness import children
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey

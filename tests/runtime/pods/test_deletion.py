@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tests.descriptors import open_descriptors
 from tests.runtime.harness import Runtime, files_of, has_files, pod_of
+from tests.shared.descriptors import open_descriptors
 from tests.worker.harness import children
 from wasmlet.errors import NotFound
 from wasmlet.model.status import Terminated

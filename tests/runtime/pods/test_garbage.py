@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.garbage import nothing_left
 from tests.runtime.files.test_volumes import CONFIG, settings, with_volume
 from tests.runtime.harness import Runtime, pod_of
+from tests.shared.garbage import nothing_left
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus, phase_of

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.machine import NOBODY, as_nobody, may_limit
 from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
+from tests.shared.machine import NOBODY, as_nobody, may_limit
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.quantity import Quantity

@@ -15,8 +15,8 @@ import attrs
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.descriptors import open_descriptors
 from tests.runtime.harness import Runtime, pod_of
+from tests.shared.descriptors import open_descriptors
 from tests.worker.harness import alive, children, kill, wait_gone, zygote_of
 from wasmlet.errors import ConfigError, NotFound
 from wasmlet.model.inputs import Inputs

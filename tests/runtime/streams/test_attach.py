@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from wasmlet_wasmtime import WasmtimeProvider
 
-from tests.descriptors import open_descriptors
 from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
+from tests.shared.descriptors import open_descriptors
 from wasmlet.errors import NotFound, WasmletError
 from wasmlet.model.pod import PodKey
 from wasmlet.runtime.logs.files import of_pod

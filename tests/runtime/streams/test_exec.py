@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.descriptors import open_descriptors
-from tests.machine import may_limit
 from tests.runtime.callers import Caller
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
+from tests.shared.descriptors import open_descriptors
+from tests.shared.machine import may_limit
 from tests.worker.harness import children, filled, kill, wait_gone, zygote_of
 from wasmlet.errors import InvalidInput, NotFound, WasmletError
 from wasmlet.model.pod import PodKey

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.machine import may_limit, own_group
+from tests.shared.machine import may_limit, own_group
 from tests.worker.harness import PATIENCE, Shim
 from wasmlet.worker.supervisor import cgroups
 

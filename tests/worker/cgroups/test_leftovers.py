@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine import NOBODY, as_nobody, own_group
+from tests.shared.machine import NOBODY, as_nobody, own_group
 from tests.worker.cgroups.own_groups import CONTROLLERS, MEBIBYTE, group, groups_of, tops, until_gone
 from tests.worker.harness import PATIENCE, alive, kill, running, wait_gone
 from wasmlet.worker import wire

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.machine import own_group
+from tests.shared.machine import own_group
 from tests.worker.cgroups.own_groups import ALL, CONTROLLERS, MEBIBYTE, eventually, group, groups_of, tops, until_gone
 from tests.worker.harness import PATIENCE, Connection, Shim, alive, running
 from wasmlet.worker import wire

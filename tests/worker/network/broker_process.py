@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from tests.worker.harness import PATIENCE, WORKER
 from wasmlet.worker import wire
 from wasmlet.worker.grants import Grant

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from tests.worker import harness
 from tests.worker.harness import PATIENCE, POD, WORKER, Shim, kill, running, wait_gone
 from tests.worker.network.guests import CLASSES, asking, free_port, reached

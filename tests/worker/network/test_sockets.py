@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from wasmlet.worker import wire
 from wasmlet.worker.guest.sockets import Sockets
 from wasmlet.worker.packets import MAX_PACKET

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import open_descriptors
+from tests.shared.descriptors import open_descriptors
 from tests.worker.harness import (
     FAKE_ENGINE,
     WORKER,

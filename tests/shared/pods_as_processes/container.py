@@ -16,9 +16,9 @@ import attrs
 from wasmlet_processes.log import Log
 from wasmlet_processes.process import ProcessGroup
 
-from tests.pods_as_processes import launcher
-from tests.pods_as_processes.images import Image
-from tests.pods_as_processes.volumes import PodFiles
+from tests.shared.pods_as_processes import launcher
+from tests.shared.pods_as_processes.images import Image
+from tests.shared.pods_as_processes.volumes import PodFiles
 from wasmlet import (
     Backoff,
     Clock,

@@ -19,7 +19,7 @@ import wasmlet
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
 from tests.artifacts.registries import PASSWORD, USER
-from tests.machine import may_limit
+from tests.shared.machine import may_limit
 from wasmlet.artifacts import push
 from wasmlet.artifacts.credentials import auths_of
 from wasmlet.artifacts.hosts import RegistryConfig
@@ -29,7 +29,7 @@ from wasmlet.testing import ControlPlane
 
 __all__ = ["docker_registry"]
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 MANIFESTS = sorted((*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("http/**/*.yaml")))
 SECONDS = 60.0
 CLASSES = "runtimeclasses.yaml"

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEM = ("bin", "sbin", "lib", "lib64", "usr")
 SETTINGS = ("alternatives", "group", "ld.so.cache", "nsswitch.conf", "passwd", "ssl")

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.pods_as_processes.images import bound
+from tests.shared.pods_as_processes.images import bound
 from wasmlet import Container, Inputs, Pod
 from wasmlet.model.hosts import Dns, hostname, hosts_file
 from wasmlet.model.volumes import FILE_VOLUMES, volume_files

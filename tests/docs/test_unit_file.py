@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from wasmlet.cli.commands import cli
 
-UNIT = Path(__file__).parent.parent / "examples/wasmlet.service"
+UNIT = Path(__file__).parents[2] / "examples/wasmlet.service"
 
 
 def read() -> configparser.ConfigParser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.machine import ROOT
+from tests.shared.machine import ROOT
 
 BEGUN = """
 import resource, signal, subprocess

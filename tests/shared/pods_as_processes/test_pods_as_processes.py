@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.node.cluster import Cluster, condition, running
-from tests.pods_as_processes import Image, linux_node
+from tests.shared.pods_as_processes import Image, linux_node
 from wasmlet import Pod
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane

@@ -23,15 +23,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.broken_layers import LAYERS, TIMES
 from tests.conformance.machine import administrator
 from tests.guests import build
 from tests.node.cluster import NODE, Cluster, running
+from tests.whole.broken_layers import LAYERS, TIMES
 from wasmlet.failures import MOST_TRACEBACK
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEFAULT = "/api/v1/namespaces/default"
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10}")
 """The head of a service account's token."""
@@ -194,7 +194,7 @@ async def test_no_layer_says_them(
         "--port=0", f"--client-ca-file={cluster.plane.client_ca_file}", "--no-serving-csr", f"--state-dir={state}",
         f"--module-dir={driver.parent}", "--allow-local-modules", "--drain-on-exit", "--log-level=debug",
     )  # fmt: skip
-    path = str(ROOT / "tests/broken_layers.py")
+    path = str(ROOT / "tests/whole/broken_layers.py")
     async with process(log, terminal, path, *options, MARKER=marker, RAISED=str(raised)):
         await cluster.create(**spec(marker, f"file://{driver}", "print", "hello", "sleep", "1000"))
         await cluster.create("pull", **spec(marker, "127.0.0.1:1/none:1"))

@@ -16,7 +16,7 @@ from wasmlet.testing import ControlPlane
 
 pytest_plugins = ["pytester"]
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 HOUSE = CHECKOUT / "docs/explanation/house.md"
 TUTORIAL = CHECKOUT / "docs/tutorials/first-provider.md"
 CODE = re.findall(r"```python\n(.*?)```", TUTORIAL.read_text("utf-8"), re.DOTALL)[0]

@@ -20,7 +20,7 @@ from tests.worker.harness import Connection, children, kill, wait_gone, zygote_o
 from wasmlet.controlplane.control_plane import ControlPlane
 from wasmlet.worker.supervisor.store import RECORDS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GUEST = "wasmlet-guest"
 ZYGOTE = "wasmlet-zygote"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import house
+from tests.tools import house
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PUBLIC = ("wasmlet", "wasmlet.runtime", "wasmlet.testing", "wasmlet.cli")
 """The packages whose `__all__` is the API."""
 USERS = {
@@ -66,7 +66,7 @@ def test_a_planted_long_file_is_found(tmp_path: Path) -> None:
 
 def test_no_file_is_long() -> None:
     found = house.lengths(ROOT)
-    assert "tests/test_house.py" in found
+    assert "tests/tools/test_house.py" in found
     assert {path: lines for path, lines in found.items() if lines > MOST_LINES} == {}
 
 

@@ -1,6 +1,7 @@
 """Node loop, zygotes and shim are killed, at rest and in the midst of things, ten times each, and nobody's pod suffers.
 
-The node loop is the command line's, in a process of its own, against the embedded control plane; see `node_process`.
+The node loop is the command line's, in a process of its own, against the embedded control plane: see
+`tests.node.node_process`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pytest
 
 from tests.guests import build
 from tests.node.cluster import Cluster, running
-from tests.node_process import NodeProcess, started
+from tests.node.node_process import NodeProcess, started
 from tests.worker.harness import alive, children, wait_gone
 from wasmlet import Pod
 from wasmlet.kube import Client, load_identity

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import wasmlet
-from tests.pods_as_processes.images import Image
-from tests.pods_as_processes.provider import PodsAsProcesses
+from tests.shared.pods_as_processes.images import Image
+from tests.shared.pods_as_processes.provider import PodsAsProcesses
 from wasmlet.kube import Client, load_identity
 from wasmlet.kube.client import MERGE_PATCH
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tests.pods_as_processes.images import Image
+from tests.shared.pods_as_processes.images import Image
 from wasmlet import Container, Pod, Refused
 
 POD = frozenset((

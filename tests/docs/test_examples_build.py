@@ -16,7 +16,7 @@ from tests.guests import components, languages
 from tests.guests.components import MODULE, compile_component
 from tests.wascc import signing
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PREBUILT = EXAMPLES / "hello" / "hello.wasm"
 
 # A process of its own, because the guest writes to the process's own streams.

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 NOBODY = 65534
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def own_group(controller: str) -> Path:

@@ -18,7 +18,7 @@ from benchmarks.cluster import open_cluster
 from benchmarks.phases import BORDERS, Mark
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Progress
-from tests.test_benchmarks import found, left_over, started
+from tests.tools.test_benchmarks import found, left_over, started
 from wasmlet.concurrency import in_thread
 
 PROGRAM = """

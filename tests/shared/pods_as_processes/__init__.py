@@ -21,8 +21,8 @@ What it does not: limits of memory and CPU, sizeLimit and seccompProfile are acc
 the machine's, and there is no DNS for Services. Anything else is refused by name.
 """
 
-from tests.pods_as_processes.images import Image
-from tests.pods_as_processes.node import linux_node
-from tests.pods_as_processes.provider import PodsAsProcesses
+from tests.shared.pods_as_processes.images import Image
+from tests.shared.pods_as_processes.node import linux_node
+from tests.shared.pods_as_processes.provider import PodsAsProcesses
 
 __all__ = ["Image", "PodsAsProcesses", "linux_node"]

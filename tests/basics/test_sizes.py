@@ -9,7 +9,7 @@ import pytest
 
 from wasmlet.sizes import size
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "docs/**/*.md", "providers/*/README.md", "examples/*/README.md")

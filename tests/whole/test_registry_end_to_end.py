@@ -11,11 +11,11 @@ from pathlib import Path
 from tests.artifacts import registries
 from tests.artifacts.conftest import docker_registry
 from tests.artifacts.registries import PASSWORD, USER
-from tests.test_end_to_end import Kube, kube, node_of
+from tests.whole.test_end_to_end import Kube, kube, node_of
 from wasmlet.testing import ControlPlane
 
 __all__ = ["docker_registry", "kube"]
-HELLO = Path(__file__).parents[1] / "examples" / "hello" / "hello.wasm"
+HELLO = Path(__file__).parents[2] / "examples" / "hello" / "hello.wasm"
 
 
 async def test_a_private_registry(

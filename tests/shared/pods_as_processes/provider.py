@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import wasmlet
-from tests.pods_as_processes import manifest
-from tests.pods_as_processes.container import ContainerRun, Sandbox, Tell
-from tests.pods_as_processes.images import Image
-from tests.pods_as_processes.volumes import PodFiles
+from tests.shared.pods_as_processes import manifest
+from tests.shared.pods_as_processes.container import ContainerRun, Sandbox, Tell
+from tests.shared.pods_as_processes.images import Image
+from tests.shared.pods_as_processes.volumes import PodFiles
 from wasmlet import Change, Clock, PodKey, PodStatus, SystemClock
 from wasmlet.runtime.probe_counts import ProbeCounts
 

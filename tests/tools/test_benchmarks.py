@@ -15,7 +15,7 @@ import pytest
 
 from tests.guests.languages import GO
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMES = {"all_running", "running_p50", "running_p99", "all_gone"}
 OF_THE_NODE = {"cpu_ms_per_pod_to_running", "cpu_ms_per_pod_to_gone", "rss_mib"}
 

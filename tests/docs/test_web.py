@@ -13,14 +13,14 @@ import aiohttp
 import pytest
 
 from tests.cli.demo.harness import wasmlet
+from tests.docs.test_examples import Kubectl, kube
+from tests.docs.test_examples import insecure as insecure
 from tests.guests import components
-from tests.test_examples import Kubectl, kube
-from tests.test_examples import insecure as insecure
 from wasmlet.cli.demo.manifests import of_module
 
 __all__ = ["kube"]
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SECONDS = 60.0
 _HELLO = re.compile(r"^Hello from (\S+): (\S*)\n$")
 

@@ -28,7 +28,7 @@ from tests.remote.agents import running as agent_running
 from wasmlet.kube import Client, load_identity
 from wasmlet.testing import ControlPlane
 
-MONITORING = Path(__file__).parents[1] / "docs" / "monitoring"
+MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 PAGES = ("/metrics", "/metrics/cadvisor", "/metrics/resource", "/metrics/probes")
 WITHOUT_DATA = {
     "rate(kubelet_runtime_operations_errors_total": "no call to the provider has failed",
