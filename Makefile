@@ -54,7 +54,7 @@ churn: $(VENV)/.dev  ## pods, faults and restarts at random for ten minutes (ARG
 	@$(BIN)/python -m tests.node.churn $(ARGS)
 
 mutate: $(VENV)/.dev  ## 10 000 mutated modules through compile and start (ARGS='--count 300 --seed 1')
-	@$(BIN)/python -m tests.runtime.mutate $(ARGS)
+	@$(BIN)/python -m tests.runtime.images.mutate $(ARGS)
 
 docs: $(VENV)/.dev  ## build the documentation into build/docs; a broken link or reference is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

@@ -10,7 +10,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime
-from tests.runtime.scripted import Script, ScriptedProvider
+from tests.runtime.pods.scripted import Script, ScriptedProvider
 from wasmlet.runtime import RuntimeConfig
 from wasmlet.testing.clock import FakeClock
 

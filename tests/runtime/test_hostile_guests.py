@@ -13,7 +13,7 @@ from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.guests import build
 from tests.runtime.harness import Runtime, files_of, has_files, pod_of
-from tests.runtime.mutate import zombies
+from tests.runtime.images.mutate import zombies
 from tests.runtime.test_dense import FILES
 from tests.shared.descriptors import open_descriptors
 from tests.shared.machine import may_limit

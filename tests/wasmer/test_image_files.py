@@ -7,8 +7,8 @@ from pathlib import Path
 from wasmlet_wasmer import WasmerProvider
 
 from tests.artifacts.registries import scripted
+from tests.runtime.files.imaged import said, serve
 from tests.runtime.harness import Runtime
-from tests.runtime.imaged import said, serve
 from wasmlet.runtime import RuntimeConfig
 
 

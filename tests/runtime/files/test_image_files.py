@@ -21,8 +21,8 @@ from tests.artifacts.registries import Scripted, scripted
 from tests.guests import SOURCES
 from tests.runtime.callers import Caller
 from tests.runtime.dense import DenseProvider
+from tests.runtime.files.imaged import LAYER, calls, lines, said, serve
 from tests.runtime.harness import Runtime, pod_of
-from tests.runtime.imaged import LAYER, calls, lines, said, serve
 from wasmlet.errors import InvalidInput
 from wasmlet.provider import PodKey
 from wasmlet.runtime import RuntimeConfig

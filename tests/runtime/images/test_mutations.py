@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from tests.runtime.mutate import mutate
-from tests.runtime.mutations import joined, mutants, sections, seeds
+from tests.runtime.images.mutate import mutate
+from tests.runtime.images.mutations import joined, mutants, sections, seeds
 
 
 @pytest.mark.timeout(600)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.harness import Runtime, pod_of
-from tests.runtime.scripted import script_of
+from tests.runtime.pods.scripted import script_of
 from wasmlet.errors import Refused
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import PodKey

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.harness import Runtime, pod_of
-from tests.runtime.scripted import probe, script_of
+from tests.runtime.pods.scripted import probe, script_of
 from wasmlet.model.inputs import Inputs
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.model.status import PodStatus, Running, Terminated, Waiting, phase_of

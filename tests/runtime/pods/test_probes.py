@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runtime.harness import PATIENCE, Runtime, pod_of
-from tests.runtime.scripted import Script, probe, script_of
+from tests.runtime.pods.scripted import Script, probe, script_of
 from wasmlet.errors import Refused
 from wasmlet.model.pod import Container, Pod, PodKey
 from wasmlet.model.status import ContainerStatus, Running, Terminated, Waiting

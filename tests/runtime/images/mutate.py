@@ -1,4 +1,4 @@
-"""Mutated modules through compile and start: `python -m tests.runtime.mutate --count 10000 --seed 1`.
+"""Mutated modules through compile and start: `python -m tests.runtime.images.mutate --count 10000 --seed 1`.
 
 Each is compiled by the engine's own in-worker code, many in one process, since a process for each takes a hundred times
 as long as most of them. What compiles, and a sample of what does not, then goes the whole way: a pod each, with the
@@ -27,7 +27,7 @@ import attrs
 from wasmlet_wasmtime import WasmtimeProvider
 
 from tests.runtime.harness import Runtime, files_of, pod_of
-from tests.runtime.mutations import mutants, seeds
+from tests.runtime.images.mutations import mutants, seeds
 from tests.shared.descriptors import open_descriptors
 from tests.worker.harness import PATIENCE, children
 from wasmlet.model.status import Terminated, Waiting
