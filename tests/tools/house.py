@@ -1,4 +1,5 @@
-"""What the sources say: how modules import each other, for typing too, what docstrings lack, and how long files are."""
+"""What the sources say: how modules import each other, for typing too, what docstrings lack, how long files are, and
+how many a folder has."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import inspect
 import os
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,11 @@ def _raised(tree: ast.AST) -> set[str]:
     calls = (node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call))
     names = {part for call in calls for part in ast.unparse(call.func).split(".") if part[:1].isupper()}
     return names - {"NotImplementedError", "AssertionError"}
+
+
+def modules_in_folders(root: Path) -> dict[str, int]:
+    """How many Python files each folder below `root` has itself, by its path from there; made ones do not count."""
+    return Counter(Path(path).parent.as_posix() for path in lengths(root))
 
 
 _NOT_SOURCES = {"build", "dist", "__pycache__"}
