@@ -121,7 +121,8 @@ tests: ; $(HEADING) 'guests for the tests'
 $(BIN)/uv:
 	@sh .ci/venv.sh $(VENV)
 
-$(VENV)/.base: $(BIN)/uv requirements.lock $(PROJECTS)
+# README is in the metadata of what is installed.
+$(VENV)/.base: $(BIN)/uv requirements.lock README.md .ci/readme.py $(PROJECTS)
 	@echo '==> Installing wasmlet and its providers into $(VENV)'
 	@$(INSTALL) -e . $(EDITABLE)
 	@touch $@

@@ -139,6 +139,19 @@ def test_a_registry_comes_out_of_what_apt_downloads_with_lists_of_its_own(
     ]
 
 
+@pytest.mark.parametrize(("changed", "again"), [("README.md", True), ("CONTRIBUTING.md", False)])
+def test_what_is_installed_is_installed_again_after_a_change_of_readme(
+    tmp_path: Path, changed: str, again: bool
+) -> None:
+    """Its text is in the metadata of what is installed."""
+    (tmp_path / "bin").mkdir()
+    for file in ("bin/uv", ".base", ".dev"):
+        (tmp_path / file).touch()
+    command = ["make", "--dry-run", "setup", f"VENV={tmp_path}", f"--assume-new={changed}"]
+    done = subprocess.run(command, cwd=TOOLS.parent, capture_output=True, text=True, timeout=60, check=True)
+    assert ("pip install" in done.stdout) is again
+
+
 def languages(venv: Path, python: str) -> subprocess.CompletedProcess[str]:
     """What `make languages` says, where this script is the environment's python."""
     (venv / "bin").mkdir(parents=True, exist_ok=True)
