@@ -112,6 +112,11 @@ def test_any_bytes_are_events_or_are_refused(garbage: bytes, before: list[bytes]
         (b"GET /a HTTP/1.1\r\n\r\n", 400),
         (b"GET /a HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", 400),
         (HEAD + b"a:\r\n" * 100 + b"\r\n", 431),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"GET /a HTTP/1.1\r\nHost: x y\r\n\r\n", 400),
+        (b"GET /a HTTP/1.1\r\nHost: user@x\r\n\r\n", 400),
+        (b"GET /a HTTP/1.1\r\nHost: x/y\r\n\r\n", 400),
+        (b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\nmore", 400),
         (b"GET /" + b"a" * LIMIT, 431),
     ],
@@ -120,6 +125,12 @@ def test_what_is_refused(data: bytes, status: int) -> None:
     with pytest.raises(Refused) as found:
         read(data, b"b", b"")
     assert found.value.status == status
+
+
+@pytest.mark.parametrize("host", [b"", b"x_y.example:8080", b"[::1]:80", b"192.0.2.1", b"a%20b:"])
+def test_hosts(host: bytes) -> None:
+    events = read(b"GET /a HTTP/1.1\r\nHost: " + host + b"\r\n\r\n", b"")
+    assert events[0].fields == [(b"host", host)]
 
 
 @pytest.mark.parametrize("rest", [b"5;" + b"a" * 40_000, b"0\r\n" + b"A: b\r\n" * 100])

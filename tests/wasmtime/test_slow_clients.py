@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from wasmlet_wasmtime.p2.front import MOST_CONNECTIONS
 
-from tests.wasmtime.serving import Served, body, everything, serving, status
+from tests.wasmtime.serving import HEAD, Served, body, everything, serving, status
 
 SLOW_BODY = b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
 SLOW_READER = b"GET /much?50000 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -147,3 +148,26 @@ def test_the_only_instance_is_not_a_slow_clients(served: Served) -> None:
         began = time.monotonic()
         assert status(single.get("/hello")) == 200
         assert time.monotonic() - began < SECONDS / 4
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", HEAD, HEAD + b"\r\n", b"POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"],
+    ids=["nothing", "part of a head", "a request", "part of a request"],
+)
+def test_a_client_that_does_nothing_with_its_connections_keeps_no_other_out(served: Served, said: bytes) -> None:
+    before = served.counts()
+    with contextlib.ExitStack() as stack:
+        patient = stack.enter_context(served.connect("127.0.0.2"))
+        for _ in range(MOST_CONNECTIONS):
+            stack.enter_context(served.connect()).sendall(said)
+        began = time.monotonic()
+        for _ in range(10):
+            other = stack.enter_context(served.connect("127.0.0.3"))
+            other.sendall(HEAD + b"Connection: close\r\n\r\n")
+            assert status(everything(other)) == 200
+        assert time.monotonic() - began < 10  # those who wait are sent away after 15 seconds, or 75
+        assert served.counts()["descriptors"] <= before["descriptors"] + MOST_CONNECTIONS
+        patient.sendall(HEAD + b"Connection: close\r\n\r\n")
+        assert status(everything(patient)) == 200
+    served.settle(before)

@@ -13,7 +13,7 @@ from .bodies import Broken, ErrorCode
 from .connections import READ, Connection, Gone
 from .fields import Pairs, is_forbidden
 from .http import IncomingRequest, OutgoingResponse
-from .requests import End, Head, Refused
+from .requests import HOST, End, Head, Refused
 from .streams import ROOM
 
 _CORK_SECONDS = 0.005
@@ -24,6 +24,11 @@ _DRAINED = 256 * 1024
 """The most bytes of an unread body that are read and dropped, so that the connection can have another request."""
 _LONGEST_TITLE = 200
 _GONE: ErrorCode = ("connection-terminated", None)
+_FAULTS = {
+    "HTTP-protocol-error": (400, "the request's body is not valid, or has not come to its end"),
+    "HTTP-request-body-size": (413, "the request's body is too large"),
+}
+"""What a client is told whose request could not be read to its end, by the code that the guest was given."""
 
 
 class Exchange:
@@ -275,6 +280,8 @@ class Exchange:
             return said
         if failure is not None and not self._begun and self._unsent is not _GONE:
             self._held.clear()
+            if failure[0] == 500 and self._unread is not None:  # the guest has failed because of the client
+                failure = _FAULTS.get(self._unread[0], failure)
             self.status = failure[0]
             self._connection.answer(*failure, bodiless=self.method == "HEAD")
         return said
@@ -318,6 +325,6 @@ def _elsewhere(target: str, method: str, host: str) -> tuple[str | None, str]:
         parts = urlsplit(target)
     except ValueError:
         parts = None
-    if parts is None or parts.scheme.lower() not in ("http", "https") or not parts.netloc:
+    if parts is None or parts.scheme.lower() not in ("http", "https") or not parts.netloc or not HOST.fullmatch(parts.netloc.encode("latin-1")):
         raise Refused(400, "the request is for nothing that is here")
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), parts.netloc

@@ -8,6 +8,7 @@ here or in `exchanges`.
 from __future__ import annotations
 
 import collections
+import re
 from typing import NamedTuple
 
 import httptools
@@ -21,6 +22,8 @@ _EACH = 32
 _HEAD_PIECE, _CHUNKS_PIECE = 4096, 16 * 1024
 """So many bytes are parsed at once, of heads and of bodies in chunks. Of others, all that have come."""
 _TOO_LARGE = "the request's head is too large"
+HOST = re.compile(rb"(?:\[[-0-9A-Za-z._~!$&'()*+,;=%:]+\]|[-0-9A-Za-z._~!$&'()*+,;=%]*)(?::[0-9]*)?")
+"""A host, maybe with a port. Source: RFC 9110, section 7.2."""
 
 
 class Refused(Exception):
@@ -158,6 +161,8 @@ class Reader:
             except httptools.HttpParserInvalidMethodError:
                 self._refuse(400, "the method is not one that is known here")
             except httptools.HttpParserError as error:
+                if self._parser.get_http_version() == "2.0":
+                    self._refuse(505, "expected HTTP/1.1, found HTTP/2")
                 self._refuse(400, str(error))
         self._size = self._size + len(data) if len(self._events) == before else 0
         if self._size > self._limit:
@@ -208,10 +213,14 @@ def _check(head: Head) -> None:
     """Check what llhttp leaves to its user.
 
     Raises:
-        Refused: the request is not one of HTTP/1.0 or 1.1, or has other than one host.
+        Refused: the request is not one of HTTP/1.0 or 1.1, has other than one host, or is for what is no URL.
     """
     if head.version not in _VERSIONS:
         raise Refused(505, f"expected HTTP/1.1, found HTTP/{head.version}")
-    hosts = sum(1 for name, _ in head.fields if name == b"host")
-    if hosts > 1 or (hosts == 0 and head.version == "1.1"):
-        raise Refused(400, f"expected one field Host, found {hosts}")
+    hosts = [value for name, value in head.fields if name == b"host"]
+    if len(hosts) > 1 or (not hosts and head.version == "1.1"):
+        raise Refused(400, f"expected one field Host, found {len(hosts)}")
+    if hosts and not HOST.fullmatch(hosts[0]):
+        raise Refused(400, "expected a host in the field Host, maybe with a port")
+    if b"#" in head.target:
+        raise Refused(400, "expected a target without a fragment (#)")
