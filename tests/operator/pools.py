@@ -9,6 +9,7 @@ from typing import Any
 from wasmlet.clock import Pacing
 from wasmlet.kube import Client
 from wasmlet.kube.events import EventRecorder
+from wasmlet.model.quantity import Quantity
 from wasmlet.operator.config import OperatorConfig
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.health import Metrics, Pulse
@@ -38,7 +39,7 @@ def node(ordinal: int, *, ready: bool = True, draining: datetime | None = None, 
         "cordoned": draining is not None,
         "draining": draining,
         "program": "wasmlet",
-        "pods": "250",
+        "pods": Quantity.parse("250"),
         "labels": {"handler.wasmlet.dev/wasmlet": "true"},
         "annotations": {},
         "taints": (),

@@ -12,6 +12,7 @@ import yaml
 
 from tests.operator.pools import NEW, OLD, member, node, pool, seen
 from wasmlet.cli.options import options_of
+from wasmlet.model.quantity import Quantity
 from wasmlet.node import NodeConfig
 from wasmlet.operator.classes import classes_of
 from wasmlet.operator.dressing import dressed
@@ -175,7 +176,10 @@ def test_a_node_without_a_template_loses_only_its_first_taint() -> None:
     assert dressed(pool(), node(0)) is None
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", "7", '{"labels": 3}', '{"taints": [null]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["not json", "[]", "7", '{"labels": 3}', '{"taints": [null]}', '{"labels": [["a"]]}', '{"taints": ' + "[" * 9999],
+)
 def test_what_somebody_wrote_by_hand_does_no_harm(text: str) -> None:
     dressed(pool(), node(0, annotations={DRESS: text}))
 
@@ -272,11 +276,17 @@ def test_a_status_is_written_only_where_it_says_something_new() -> None:
     }
 
 
-def test_a_time_that_somebody_wrote_by_hand_is_long_past() -> None:
-    raw = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "1", "annotations": {"wasmlet.dev/draining": "x"}}}
+@pytest.mark.parametrize("text", ["x", "2026-01-01T00:00:00", "0001-01-01T00:00:00+23:59"])
+def test_a_time_that_somebody_wrote_by_hand_is_long_past(text: str) -> None:
+    raw = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "1", "annotations": {"wasmlet.dev/draining": text}}}
     found = NodeSeen.of(raw).draining
     assert found is not None
     assert found < NOW
+
+
+def test_a_node_that_says_nonsense_of_itself_takes_no_pods() -> None:
+    raw = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "1"}, "status": {"allocatable": {"pods": "1e1000"}}}
+    assert NodeSeen.of(raw).pods == Quantity.parse("0")
 
 
 def test_the_host_of_agents_may_act_as_them_and_needs_no_more_than_restricted_allows() -> None:

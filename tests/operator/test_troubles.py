@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.operator.forged import guest, lone, registers, runs
-from tests.operator.harness import NODES, Raw
+from tests.operator.harness import NODES, Fleet, Raw
+from wasmlet.kube import errors
+from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.operator.pool import LABEL, POOLS
 from wasmlet.operator.seen import DRAINING
 
@@ -76,3 +78,86 @@ async def test_two_operators_do_not_correct_each_other_for_ever(tmp_path: Path, 
                     changes += 1
         assert changes <= MOST_CHANGES
         assert "deletionTimestamp" not in (await fleet.admin.get(f"{fleet.pods}/edge-0"))["metadata"]
+
+
+@pytest.mark.parametrize("what", ["labels", "annotations"])
+@pytest.mark.parametrize("key", ["wasmlet.dev/draining", "handler.wasmlet.dev/wasmlet"])
+async def test_a_template_has_nothing_that_is_the_operators_own(
+    what: str, key: str, tmp_path: Path, kubectl: Path
+) -> None:
+    """The operator would take back what it has itself written, and write it again."""
+    async with lone(tmp_path, kubectl) as fleet:
+        with pytest.raises(errors.Invalid, match=f"{what} of wasmlet.dev are the node's and the operator's own"):
+            await fleet.pool(template={"metadata": {what: {key: "x"}}})
+        await fleet.pool(template={"metadata": {what: {"notwasmlet.dev/draining": "x"}}})
+
+
+@asynccontextmanager
+async def relabelled(fleet: Fleet, node: str, key: str, value: str) -> AsyncIterator[list[str]]:
+    """While open, somebody always writes that label of a Node; what it was each time before."""
+    found: list[str] = []
+
+    async def insist() -> None:
+        async with aclosing(fleet.versions(NODES)) as versions:
+            async for nodes in versions:
+                before = (nodes[node]["metadata"].get("labels") or {}).get(key)
+                if before not in (None, value):
+                    found.append(before)
+                    body = {"metadata": {"labels": {key: value}}}
+                    await fleet.admin.patch(f"{NODES}/{node}", body, MERGE_PATCH)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(insist())
+        yield found
+        task.cancel()
+
+
+async def test_who_always_writes_the_same_of_a_node_is_answered_now_and_then(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        await fleet.operator()
+        await fleet.pool(template={"metadata": {"labels": {"zone": "north"}}})
+        await runs(fleet, "edge-0")
+        async with relabelled(fleet, "edge-0", "zone", "south") as found:
+            await registers(fleet, "edge-0")
+            await fleet.until(NODES, lambda _: found, seconds=60)
+            await asyncio.sleep(SECONDS)
+            assert len(found) <= 2
+        await fleet.change(template={"metadata": {"labels": {"zone": "west"}}})  # is told at once
+
+        def zone(nodes: Mapping[str, Raw]) -> str:
+            return str(nodes["edge-0"]["metadata"]["labels"].get("zone"))
+
+        await fleet.until(NODES, lambda nodes: zone(nodes) == "west", seconds=60)
+        await fleet.admin.patch(f"{NODES}/edge-0", {"metadata": {"labels": {"zone": "east"}}}, MERGE_PATCH)
+        await fleet.until(NODES, lambda nodes: zone(nodes) == "west", seconds=60)
+
+
+async def test_a_name_that_was_free_once_is_looked_at_again(tmp_path: Path, kubectl: Path) -> None:
+    """Else the pool would get the right to act as a Node that somebody else has made meanwhile."""
+    async with lone(tmp_path, kubectl) as fleet:
+        await fleet.operator()
+        await fleet.pool(replicas=2, disruption={"drainTimeout": "0s"})
+        await fleet.until(fleet.pods, lambda found: {"edge-0", "edge-1"} <= found.keys(), seconds=60)
+        await fleet.change(replicas=1)
+        await fleet.until(fleet.pods, lambda found: "edge-1" not in found, seconds=60)
+        await registers(fleet, "edge-1", labels={"a": "machine"})
+        await fleet.change(replicas=2)
+        await fleet.until(POOLS, lambda found: "NameTaken" in str(found["edge"].get("status")), seconds=60)
+        role = await fleet.admin.get("/apis/rbac.authorization.k8s.io/v1/clusterroles/wasmlet-pool-edge")
+        assert "system:node:edge-0" in str(role)
+        assert "system:node:edge-1" not in str(role)
+
+
+async def test_a_pool_that_is_deleted_while_a_node_is_emptied_is_no_warning(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        operator = await fleet.operator()
+        await fleet.pool(replicas=1)
+        await runs(fleet, "edge-0")
+        await registers(fleet, "edge-0")
+        await guest(fleet, "edge-0")
+        await fleet.change(replicas=0)
+        await fleet.until(fleet.pods, lambda found: "deletionTimestamp" in found["guest"]["metadata"], seconds=60)
+        await fleet.remove()
+        await fleet.admin.delete(f"{fleet.pods}/guest", {"gracePeriodSeconds": 0})
+        await fleet.until(POOLS, lambda found: "edge" not in found, seconds=60)
+        assert not [line for line in operator.said() if line["level"] != "info"]

@@ -1,18 +1,21 @@
-"""Writes the objects of a pool with server-side apply, and writes them again where somebody has changed them."""
+"""Writes the objects of a pool and what its template says of its Nodes, again where somebody has changed them."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 
 import orjson
 
 from wasmlet.clock import Clock
-from wasmlet.kube import Client, errors
-from wasmlet.kube.client import APPLY_PATCH
+from wasmlet.kube import Client, errors, paths
+from wasmlet.kube.client import APPLY_PATCH, MERGE_PATCH
+from wasmlet.operator.dressing import dressed
 from wasmlet.operator.fleet import Fleet
 from wasmlet.operator.objects import Object
-from wasmlet.operator.pool import LABEL, Unusable
+from wasmlet.operator.pool import LABEL, Pool, Unusable
+from wasmlet.operator.seen import Seen
 
 MANAGER = "wasmlet-operator"
 MEND_SECONDS = 10.0
@@ -81,3 +84,37 @@ class Applier:
             raise Unusable(
                 "NameTaken", f"{what} is there already and belongs to no pool; delete it, or rename the pool"
             )
+
+
+class Dresser:
+    """Gives the Nodes of one pool what its template says of them."""
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._done: dict[str, tuple[int, float]] = {}
+        """By UID of the Node: for which generation of the pool this was done last, and when."""
+
+    async def dress(self, pool: Pool, seen: Seen) -> list[float]:
+        """Change the Nodes that are not as the template says.
+
+        Returns:
+            In how many seconds to call this again, for each Node that somebody else has changed since a moment ago.
+
+        Raises:
+            ApiError: the API server does not take a change.
+        """
+        nodes = {member.node.uid: member.node for member in seen.members if member.node is not None}
+        self._done = {uid: done for uid, done in self._done.items() if uid in nodes}
+        waits = []
+        for uid, node in nodes.items():
+            if (patch := dressed(pool, node)) is None:
+                continue
+            generation, since = self._done.get(uid, (-1, 0.0))
+            if generation == pool.generation and (left := since + MEND_SECONDS - self._clock.monotonic()) > 0:
+                waits.append(left)
+                continue
+            with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
+                await self._client.patch(f"{paths.NODES}/{node.name}", patch, MERGE_PATCH)
+                self._done[uid] = pool.generation, self._clock.monotonic()
+        return waits

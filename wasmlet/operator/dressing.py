@@ -7,13 +7,16 @@ is then removed from the Node, and what others have set stays.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 from wasmlet.operator.node_pod import UNPREPARED
 from wasmlet.operator.pool import Pool
 from wasmlet.operator.seen import DRESS, MEMBER, NodeSeen
+
+_NAMED = ("labels", "annotations")
 
 
 def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
@@ -34,7 +37,7 @@ def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
         "annotations": sorted(pool.annotations),
         "taints": sorted(map(list, wanted)),
     }
-    text = json.dumps(have, separators=(",", ":")) if any(have.values()) else None
+    text = orjson.dumps(have).decode() if any(have.values()) else None
     own = {} if pool.remote is None else {MEMBER: pool.uid}
     annotations = _changes(node.annotations, {**pool.annotations, **own}, before["annotations"])
     if node.annotations.get(DRESS) != text:
@@ -54,10 +57,11 @@ def dressed(pool: Pool, node: NodeSeen) -> dict[str, Any] | None:
 def _before(node: NodeSeen) -> dict[str, list[Any]]:
     """What the Node has from the template so far, as its annotation says."""
     try:
-        found = json.loads(node.annotations.get(DRESS, "{}"))
-        return {key: list(found.get(key) or ()) for key in ("labels", "annotations", "taints")}
+        found = orjson.loads(node.annotations.get(DRESS, "{}"))
+        names = {key: [name for name in found.get(key) or () if isinstance(name, str)] for key in _NAMED}
+        return {**names, "taints": list(found.get("taints") or ())}
     except (ValueError, TypeError, AttributeError):
-        return {"labels": [], "annotations": [], "taints": []}  # somebody edited the annotation by hand
+        return {"labels": [], "annotations": [], "taints": []}  # somebody edited the annotation, or the node itself
 
 
 def _changes(have: Mapping[str, str], wanted: Mapping[str, str], before: list[Any]) -> dict[str, str | None]:

@@ -45,6 +45,8 @@ with _absent("kubernetes_asyncio"):
     import kopf
 
 CANCEL_SECONDS = 10.0
+EXIT_SECONDS = 1.0
+"""How long a keeper that is told to stop has before kopf cancels it, and warns of that."""
 WATCH_SECONDS = 1.0
 """The least time between two watches of the same objects; without it a server that ends each at once causes a busy
 loop."""
@@ -80,6 +82,7 @@ def settings() -> kopf.OperatorSettings:
     found.networking.request_timeout = 30
     found.watching.reconnect_backoff = WATCH_SECONDS
     found.process.ultimate_exiting_timeout = None
+    found.background.instant_exit_timeout = EXIT_SECONDS
     return found
 
 

@@ -15,10 +15,9 @@ from wasmlet.kube import errors, later, paths
 from wasmlet.kube.client import JSON_PATCH, MERGE_PATCH
 from wasmlet.model.pod import Raw
 from wasmlet.operator import objects
-from wasmlet.operator.applying import Applier
+from wasmlet.operator.applying import Applier, Dresser
 from wasmlet.operator.classes import make_classes
 from wasmlet.operator.draining import Drains
-from wasmlet.operator.dressing import dressed
 from wasmlet.operator.home import Home
 from wasmlet.operator.leftovers import nothing_runs, remove_objects, take_back_keys
 from wasmlet.operator.node_pod import check_config
@@ -79,7 +78,8 @@ class Keeper:
         self._classes: Collection[str] = ()
         """The engines for which the RuntimeClasses have been created."""
         self._free: set[str] = set()
-        """Names of nodes that were checked: no Node of somebody else has them."""
+        """Names of nodes that are about to be made and were checked: no Node of somebody else has them."""
+        self._dresser = Dresser(shared.client, shared.clock)
         self._home = Home(shared.client, name, shared.config.namespace, self._tell)
 
     async def run(self) -> None:
@@ -146,7 +146,7 @@ class Keeper:
             due = await drains.follow(plan.drain, seen, pool.drain_timeout)
             for node in plan.release:
                 await drains.release(node)
-            await self._dress(pool, seen)
+            again += [] if self._removing else await self._dresser.dress(pool, seen)
             if pool.autoscaling is not None and not self._removing:
                 again.append(await self._scale(pool, pool.autoscaling, seen))
             again += [] if due is None else [due]
@@ -245,6 +245,7 @@ class Keeper:
         names = [pool.node(ordinal) for ordinal in range(have, plan.replicas)]
         if pool.remote is not None:
             names = [member.name for member in seen.members if member.node is None]
+        self._free.intersection_update(names)
         for name in names:
             if name not in self._free:
                 await self._check_free(name)
@@ -346,12 +347,6 @@ class Keeper:
         """In how many seconds the Node of an agent may be deleted; earlier, its host might create it again."""
         now = self._shared.clock.monotonic()
         return self._locked_out.setdefault(node.uid, now) + HOST_SECONDS - now
-
-    async def _dress(self, pool: Pool, seen: Seen) -> None:
-        for member in () if self._removing else seen.members:
-            if member.node is not None and (patch := dressed(pool, member.node)) is not None:
-                with contextlib.suppress(errors.ObjectNotFound, errors.Conflict):
-                    await self._shared.client.patch(f"{paths.NODES}/{member.name}", patch, MERGE_PATCH)
 
     async def _report(self, raw: Raw, status: dict[str, Any]) -> float | None:
         """Write the pool's status if it has changed.

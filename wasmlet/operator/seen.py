@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from wasmlet.model.pod import Raw
+from wasmlet.model.quantity import Quantity
 from wasmlet.model.times import parse
 from wasmlet.operator.node_pod import BOOTSTRAP
 
@@ -31,7 +32,7 @@ class NodeSeen:
         since: when its Ready condition changed last; None where that is not said.
         draining: when its drain began; None where it is not drained.
         program: the version of the node's program (`kubeletVersion`).
-        pods: how many pods it can take, as a quantity.
+        pods: how many pods it can take.
     """
 
     name: str
@@ -42,7 +43,7 @@ class NodeSeen:
     cordoned: bool
     draining: datetime | None
     program: str
-    pods: str
+    pods: Quantity
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     taints: Sequence[Raw]
@@ -60,7 +61,7 @@ class NodeSeen:
             cordoned=bool(spec.get("unschedulable")),
             draining=_time(annotations.get(DRAINING)),
             program=(status.get("nodeInfo") or {}).get("kubeletVersion", ""),
-            pods=str((status.get("allocatable") or {}).get("pods", "0")),
+            pods=_pods(status),
             labels=metadata.get("labels") or {},
             annotations=annotations,
             taints=spec.get("taints") or (),
@@ -165,6 +166,13 @@ class Seen:
 
 def _condition(status: Mapping[str, Any], kind: str, key: str = "status") -> str:
     return next((str(c.get(key) or "") for c in status.get("conditions") or () if c.get("type") == kind), "")
+
+
+def _pods(status: Mapping[str, Any]) -> Quantity:
+    try:
+        return Quantity.parse((status.get("allocatable") or {}).get("pods", "0"))
+    except ValueError:
+        return Quantity.parse("0")  # a node may write anything there
 
 
 def _trouble(status: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def status_of(
     """
     wanted = 0 if removing else pool.wanted
     ready = [member for member in seen.members if member.ordinal < wanted and member.available]
-    pods = sum((Quantity.parse(m.node.pods) for m in ready if m.node is not None), Quantity.parse(0))
+    pods = sum((m.node.pods for m in ready if m.node is not None), Quantity.parse(0))
     unobserved = pool.remote is None and seen.set is not None and not seen.set.revision
     conditions = (
         _ready(wanted, ready, seen.members),
