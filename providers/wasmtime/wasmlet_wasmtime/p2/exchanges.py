@@ -325,6 +325,7 @@ def _elsewhere(target: str, method: str, host: str) -> tuple[str | None, str]:
         parts = urlsplit(target)
     except ValueError:
         parts = None
-    if parts is None or parts.scheme.lower() not in ("http", "https") or not parts.netloc or not HOST.fullmatch(parts.netloc.encode("latin-1")):
+    good = parts is not None and parts.scheme.lower() in ("http", "https") and parts.netloc
+    if parts is None or not good or not HOST.fullmatch(parts.netloc.encode("latin-1")):
         raise Refused(400, "the request is for nothing that is here")
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), parts.netloc
