@@ -124,6 +124,27 @@ def test_sets(store: KeyValue) -> None:
     assert ask(store, "SetRemove", key="set", value="a")["newCount"] == 1
 
 
+def test_a_list_or_set_with_nothing_in_it_is_none(store: KeyValue) -> None:
+    """As redis has it: its key is free for something else."""
+    for key in ("list", "set"):
+        assert ask(store, "ListItemDelete", key=key, value="a")["newCount"] == 0
+        assert ask(store, "SetRemove", key=key, value="a")["newCount"] == 0
+    ask(store, "Push", key="list", value="a")
+    ask(store, "SetAdd", key="set", value="a")
+    assert ask(store, "ListItemDelete", key="list", value="a")["newCount"] == 0
+    assert ask(store, "SetRemove", key="set", value="a")["newCount"] == 0
+    assert [ask(store, "KeyExists", key=key)["exists"] for key in ("list", "set")] == [False, False]
+    assert ask(store, "Push", key="set", value="b")["newCount"] == 1
+    assert ask(store, "SetAdd", key="list", value="b")["newCount"] == 1
+
+
+def test_a_number_has_at_most_64_bits(store: KeyValue) -> None:
+    ask(store, "Add", key="n", value=2**63 - 1)
+    with pytest.raises(HostError):
+        ask(store, "Add", key="n", value=1)
+    assert ask(store, "Get", key="n")["value"] == str(2**63 - 1)
+
+
 def test_a_key_of_another_kind_is_refused(store: KeyValue) -> None:
     ask(store, "SetAdd", key="set", value="a")
     for operation in ("Get", "Push", "Range"):
@@ -172,6 +193,16 @@ def test_memory_is_bounded_and_comes_back() -> None:
             store.delete(key)
         budget.take(10_000)
         budget.give(10_000)
+
+
+def test_what_does_not_fit_leaves_nothing_and_letters_count_as_they_are_stored() -> None:
+    store = keyvalue.Memory(keyvalue.Budget(1000))
+    for fails in (store.push, store.set_add):
+        with pytest.raises(HostError, match="the store is full"):
+            fails("key", b"x" * 1000)
+        assert not store.exists("key")
+    with pytest.raises(HostError, match="the store is full"):
+        store.set("\N{GRINNING FACE}" * 300, b"", 0)
 
 
 def test_each_binding_is_a_store_of_its_own() -> None:

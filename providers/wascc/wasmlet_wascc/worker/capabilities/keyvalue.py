@@ -157,7 +157,7 @@ class Memory:
 
     def set(self, key: str, value: bytes, seconds: int) -> None:
         found = self._found.get(key)
-        size = len(key) + len(value) + _EACH
+        size = _size(key) + len(value) + _EACH
         if isinstance(found, bytes) and len(found) >= len(value):
             self.delete(key)  # which makes room enough
             self._budget.take(size)
@@ -174,6 +174,8 @@ class Memory:
             total = int(before or b"0") + value
         except ValueError:
             raise HostError("the key holds a value that is no number") from None
+        if not -(2**63) <= total < 2**63:
+            raise HostError("the number would have more than 64 bits")
         until = self._until.get(key)
         self.set(key, str(total).encode(), 0)
         if until is not None:
@@ -185,14 +187,13 @@ class Memory:
         self._until.pop(key, None)
         if found is not None:
             size = len(found) if isinstance(found, bytes) else sum(len(one) + _EACH for one in found)
-            self._budget.give(len(key) + _EACH + size)
+            self._budget.give(_size(key) + _EACH + size)
 
     def exists(self, key: str) -> bool:
         return self._live(key) is not None
 
     def push(self, key: str, value: bytes) -> int:
-        found = self._of(key, list)
-        self._take(len(value) + _EACH)
+        found = self._with(key, list, len(value) + _EACH)
         found.append(value)
         return len(found)
 
@@ -201,6 +202,7 @@ class Memory:
         left = [one for one in found if one != value]
         self._budget.give((len(found) - len(left)) * (len(value) + _EACH))
         found[:] = left
+        self._drop_empty(key)
         return len(left)
 
     def range(self, key: str, start: int, stop: int) -> Sequence[bytes]:
@@ -216,7 +218,7 @@ class Memory:
     def set_add(self, key: str, value: bytes) -> int:
         found = self._of(key, dict)
         if value not in found:
-            self._take(len(value) + _EACH)
+            found = self._with(key, dict, len(value) + _EACH)
             found[value] = None
         return len(found)
 
@@ -225,6 +227,7 @@ class Memory:
         if value in found:
             del found[value]
             self._budget.give(len(value) + _EACH)
+            self._drop_empty(key)
         return len(found)
 
     def members(self, keys: Sequence[str], *, union: bool) -> Sequence[bytes]:
@@ -258,13 +261,29 @@ class Memory:
         return self._found.get(key)
 
     def _of(self, key: str, kind: type) -> Any:
+        """The list or set of a key; an empty one, which is not kept, if there is no such key."""
         found = self._live(key)
         if found is None:
-            self._take(len(key) + _EACH)
-            found = self._found[key] = kind()
+            return kind()
         if not isinstance(found, kind):
             raise HostError(f"the key holds a {_kind(found)}")
         return found
+
+    def _with(self, key: str, kind: type, size: int) -> Any:
+        """The same, kept from now on, once there is room for so many bytes in it."""
+        self._of(key, kind)
+        self._take(size if key in self._found else size + _size(key) + _EACH)
+        return self._found.setdefault(key, kind())
+
+    def _drop_empty(self, key: str) -> None:
+        """Drop a key whose list or set has nothing in it any more, as redis does."""
+        if key in self._found and not self._found[key]:
+            self.delete(key)
+
+
+def _size(key: str) -> int:
+    """The most bytes that its letters take."""
+    return len(key) if key.isascii() else 4 * len(key)
 
 
 def _kind(found: Any) -> str:
