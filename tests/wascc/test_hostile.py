@@ -248,6 +248,16 @@ def test_a_broker_that_falls_silent_is_asked_and_then_left(monkeypatch: pytest.M
     assert got.count(b"PING\r\n") == 1
 
 
+@pytest.mark.parametrize(("steady", "said"), [(60.0, 1), (0.0, 3)])
+def test_the_loss_of_a_connection_that_has_lasted_is_news(
+    monkeypatch: pytest.MonkeyPatch, steady: float, said: int
+) -> None:
+    """Also if no message has ever come, as to an actor that only publishes."""
+    monkeypatch.setattr(messaging, "_STEADY_SECONDS", steady)
+    lines = heard(greets(), connections=3).splitlines()
+    assert lines == ["wascc:messaging: the NATS server has closed the connection; trying again"] * said
+
+
 def test_a_message_that_is_too_large_is_passed_over() -> None:
     told: list[Any] = []
     large = b"MSG a.b 1 3000000\r\n" + b"x" * 3_000_000 + b"\r\n"

@@ -30,6 +30,8 @@ _QUIET_SECONDS = 10.0
 _NO_NATS = "what answers is no NATS server"
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between tries to connect again."""
+_STEADY_SECONDS = 60.0
+"""When a connection is lost that has lasted for so long, that is news: it is logged, and the pauses begin anew."""
 _MOST_MILLISECONDS = 60_000
 _INBOXES = 64
 _MOST_COMPLAINTS = 20
@@ -53,7 +55,7 @@ class Messaging:
         self._sending = threading.Lock()
         self._link: Link | None = None
         self._tries = 0
-        """How often connecting was tried since the last message came."""
+        """How often connecting was tried since the last message came, or since a connection that lasted was lost."""
         self._up = threading.Condition()
         self._inbox = f"_INBOX.{secrets.token_hex(12)}"
         self._waiting: dict[str, list[bytes]] = {}
@@ -117,6 +119,7 @@ class Messaging:
     def _run(self) -> None:
         """Keep a connection to the server, for as long as the container lives. Runs in a thread of its own."""
         while True:
+            began = time.monotonic()
             try:
                 link = self._context.dial(self._host, self._port)
                 try:
@@ -126,6 +129,8 @@ class Messaging:
                         self._link = None
                     link.close()
             except ValueError as error:  # HostError is one; and what a server says may be no NATS at all
+                if time.monotonic() - began >= _STEADY_SECONDS:
+                    self._tries = 0
                 if not self._tries:
                     self._context.log(f"wascc:messaging: {error}; trying again")
             time.sleep(_PAUSES[min(self._tries, len(_PAUSES) - 1)])
