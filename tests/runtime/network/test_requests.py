@@ -137,7 +137,8 @@ def test_what_is_never_dialled() -> None:
         return any(ip.version == one.version and ip in one for one in networks)
 
     always = ["169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::", "::ffff:127.0.0.1"]
-    always += ["::ffff:169.254.169.254"]
+    always += ["::ffff:169.254.169.254", "fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe"]
+    always += ["100.100.100.200", "168.63.129.16"]
     loopback = ["127.0.0.1", "127.0.0.53", "127.8.255.255", "127.10.0.0", "::1"]
     assert all(never(ip, FOUND) for ip in (*always, *loopback))
     assert not any(never(ip, FOUND) for ip in ("127.9.0.1", "127.9.255.255", "192.0.2.7", "10.0.0.1", "fd00::1"))

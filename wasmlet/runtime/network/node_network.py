@@ -17,11 +17,17 @@ from wasmlet.worker.grants import Rule
 
 _MAPPED = "::ffff:0:0/96"
 """IPv4 addresses in IPv6 form. They would bypass rules for IPv4."""
-_METADATA = "fd00:ec2::254/128"
-"""The IPv6 address of the AWS metadata service, which gives out credentials. (Its IPv4 address is link-local.)"""
+_METADATA = (
+    "fd00:ec2::/32",  # AWS; its agent that gives pods their roles is there, too
+    "fd20:ce::254/128",  # Google
+    "fd00:c1::a9fe:a9fe/128",  # Oracle
+    "100.100.100.200/32",  # Alibaba
+    "168.63.129.16/32",  # Azure's WireServer
+)
+"""Services of clouds that give a machine its credentials, and whose addresses are not link-local."""
 _NEVER = tuple(
     str(ipaddress.ip_network(text))
-    for text in ("0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", _METADATA, _MAPPED)
+    for text in ("0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10", *_METADATA, _MAPPED)
 )
 _USUAL_API = (("127.0.0.1", 10250),)
 """Its port counts at all of the node's addresses."""

@@ -37,7 +37,8 @@ REMEMBERED = 256
 """How many addresses are remembered that a container was told in lookups, and may dial directly: the last ones."""
 _NAMES_OF_ADDRESS = 8
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+"""Networks whose last 32 bits are an IPv4 address, to which a router translates them (RFC 6052, RFC 8215)."""
 _SERVICES = "svc"
 """The DNS label for Services: their names end in `.svc.<cluster domain>`."""
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
@@ -234,6 +235,6 @@ def _inside(address: Address) -> tuple[Address, ...]:
     if isinstance(address, ipaddress.IPv4Address):
         return ()
     found = [address.ipv4_mapped, address.sixtofour]
-    if address in _NAT64:
+    if any(address in network for network in _NAT64):
         found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return tuple(one for one in found if one is not None)
