@@ -364,6 +364,41 @@ async def test_small_modules_do_not_wait_for_big_ones(tmp_path: Path) -> None:
     assert {task.result() // 2**20 for task in big} == {8}
 
 
+def copies() -> int:
+    """How many copies of modules this process has in memory."""
+    return sum("memfd:module" in link for link in map(target, Path("/proc/self/fd").iterdir()))
+
+
+def target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:  # closed meanwhile
+        return ""
+
+
+async def test_modules_that_wait_for_their_turn_are_not_in_memory(tmp_path: Path) -> None:
+    """A node may have any number of them, of any size."""
+    store, turns, gate = Store(tmp_path / "store", SystemClock()), Turns(1, time.monotonic), tmp_path / "gate"
+    store.prepare()
+    compiler = Compiler(FakeEngine(), store, CompileLimits(60, 2**29, 2**26), turns)
+    waits = b"gate:%b;" % str(gate).encode()
+    images = Images(True, None, 2**26)
+    waiting = turns._orders[-1][1].waiting
+
+    async def compiled(name: str) -> None:
+        write(tmp_path / name, waits + name.encode() + bytes(2**23))
+        async with compiler.artifact(await images.find(f"file://{tmp_path / name}")):
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(compiled(f"{n}")) for n in range(8)]
+        await seen(lambda: len(waiting) == 7)
+        assert copies() == 1
+        gate.touch()
+    assert all(task.done() for task in tasks)
+    assert copies() == 0
+
+
 async def test_an_engine_takes_two_small_classes(tmp_path: Path) -> None:
     path = tmp_path / "x.wasm"
     path.write_bytes(HEAD + b"x")

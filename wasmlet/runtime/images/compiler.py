@@ -196,18 +196,16 @@ class Compiler:
                 await asyncio.wait([underway.task])
 
     async def _compile(self, module: Module, form: Form) -> None:
-        # A copy: what is compiled must be what was hashed, even if somebody changes the file in the meantime.
-        source = os.memfd_create("module", os.MFD_CLOEXEC)
         try:
-            if await in_thread(read, module.path, self._limits.module_bytes, source) != module.digest:
-                raise ImageError(f"module {module.image} changed while it was read")
-            if is_component(source) and self._isolation not in self._engine.components:
-                raise CompileError(self._no_components(module))
-            await self._check(module, source)
+            async with self._turns.reading, self._copied(module) as source:
+                if is_component(source) and self._isolation not in self._engine.components:
+                    raise CompileError(self._no_components(module))
+                await self._check(module, source)
+                size = os.fstat(source).st_size
             async with self._compiled.making(form) as part:
                 if part is None:
                     return
-                async with self._turns.of(os.fstat(source).st_size):
+                async with self._turns.of(size), self._copied(module) as source:
                     began = self._store.clock.monotonic()
                     await compile_process.run(
                         self._engine, self._guest_module, module.image, source, part.descriptor, self._limits
@@ -220,6 +218,18 @@ class Compiler:
             raise
         except OSError as error:
             raise CompileError(f"module {module.image} cannot be compiled: {error.strerror}") from error
+
+    @contextlib.asynccontextmanager
+    async def _copied(self, module: Module) -> AsyncIterator[int]:
+        """A copy: what is compiled must be what was hashed, even if somebody changes the file in the meantime.
+
+        It is in memory. So a module has none while it waits for its turn.
+        """
+        source = os.memfd_create("module", os.MFD_CLOEXEC)
+        try:
+            if await in_thread(read, module.path, self._limits.module_bytes, source) != module.digest:
+                raise ImageError(f"module {module.image} changed while it was read")
+            yield source
         finally:
             os.close(source)
 

@@ -51,9 +51,13 @@ class Turns:
     Args:
         places: how many there are for each order of size.
         now: the monotonic clock, in seconds.
+
+    Attributes:
+        reading: holds as many modules as there are places while they are read, before their turn.
     """
 
     def __init__(self, places: int, now: Callable[[], float]) -> None:
+        self.reading = asyncio.Semaphore(places)
         self._orders = [(most, _Places(places)) for most in ORDERS]
         self._now = now
         self._came = 0
