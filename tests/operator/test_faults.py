@@ -65,6 +65,20 @@ async def test_what_is_answered_badly_is_asked_again_after_a_pause(
         assert "Traceback" not in operator.log.read_text(), operator.log.read_text()
 
 
+@pytest.mark.parametrize(("verb", "path"), [("watch", POOLS), ("patch", f"{POOLS}/second")])
+async def test_what_is_refused_for_ever_is_said_once(verb: str, path: str, tmp_path: Path, kubectl: Path) -> None:
+    """As a right that the operator lacks, without which it follows no pools or does not keep those that end."""
+    async with lone(tmp_path, kubectl) as fleet:
+        operator = await begun(fleet)
+        with fleet.plane.faults.add(Fail(403, message=f"cannot {verb} pools"), path=path, verb=verb) as rule:
+            fleet.plane.faults.disconnect()
+            await fleet.pool("second", replicas=0)
+            await rule.until(3)
+        await fleet.until(POOLS, lambda found: "Ready" in str(found["second"].get("status")), seconds=60)
+        refused = [line for line in operator.said() if line.get("error") == f"cannot {verb} pools"]
+        assert [line["level"] for line in refused] == ["warning"]
+
+
 class Raced(Client):
     """A client before whose changes of a pool's `replicas` somebody else changes the pool.
 

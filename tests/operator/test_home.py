@@ -100,6 +100,19 @@ async def test_a_right_that_is_missing_is_said(tmp_path: Path, kubectl: Path) ->
 
 
 @pytest.mark.timeout(120)
+async def test_a_right_that_is_missing_at_the_end_is_said(tmp_path: Path, kubectl: Path) -> None:
+    async with lone(tmp_path, kubectl) as fleet:
+        await fleet.operator()
+        await fleet.pool(replicas=0)
+        await fleet.until(POOLS, lambda found: "Ready" in str(found["edge"].get("status")), seconds=60)
+        path = "/api/v1/namespaces/default-keys/secrets"
+        with fleet.plane.faults.add(Fail(403, message="cannot list secrets"), path=path, verb="list"):
+            await fleet.remove()
+            await fleet.until(POOLS, lambda found: "cannot list secrets" in str(found["edge"]["status"]), seconds=60)
+        await fleet.until(POOLS, lambda found: "edge" not in found, seconds=60)
+
+
+@pytest.mark.timeout(120)
 async def test_what_the_api_server_refuses_is_said(tmp_path: Path, kubectl: Path) -> None:
     async with pool_of("default", tmp_path, kubectl) as fleet:
         await fleet.change(nodePod={"resources": {"limits": {"memory": "no quantity"}}})

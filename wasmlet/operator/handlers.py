@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from wasmlet.clock import either
 from wasmlet.concurrency import first_of
 from wasmlet.failures import text_of, traceback_of
-from wasmlet.kube import Identity
+from wasmlet.kube import Identity, errors
 from wasmlet.kube.connections import opened_session
 from wasmlet.model.pod import Raw
 from wasmlet.operator.keeper import Keeper
@@ -123,10 +123,32 @@ def registry(shared: Shared, identity: Identity) -> kopf.OperatorRegistry:
     return found
 
 
+class _Refusals:
+    """Says why the API server refuses a request of kopf's, which repeats it without end.
+
+    It says so once, and again when the request was granted meanwhile or is refused with another status.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str, bool], int] = {}
+        """The status by method, path, and whether it is a watch."""
+
+    async def note(self, request: aiohttp.ClientRequest, answer: aiohttp.ClientResponse) -> None:
+        """Take note of the answer to a request."""
+        key = request.method, request.url.path, "watch" in request.url.query
+        if answer.status not in (403, 429) and answer.status < 500:
+            self._said.pop(key, None)
+        elif self._said.get(key) != answer.status:
+            self._said[key] = answer.status
+            error = errors.from_answer(answer.status, await answer.read())
+            log.warning("the API server refuses what the operator needs, trying again", error=str(error))
+
+
 def _session(identity: Identity, shared: Shared) -> aiohttp.ClientSession:
     """A session for kopf, with the same credentials as all others. It notes when kopf has listed the pools."""
     clock = shared.clock
     watched: dict[str, float] = {}
+    refusals = _Refusals()
 
     async def as_us(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         if "watch" in request.url.query:  # kopf opens the next one as soon as one ends
@@ -136,6 +158,7 @@ def _session(identity: Identity, shared: Shared) -> aiohttp.ClientSession:
         for name, value in (await identity.headers()).items():
             request.headers.add(name, value)
         answer = await handler(request)
+        await refusals.note(request, answer)
         if answer.ok and request.url.path.endswith(POOLS):  # behind a proxy the server's URL may have a path
             shared.pulse.listed = True
         return answer
@@ -184,7 +207,7 @@ def _logged() -> Iterator[None]:
 class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage().startswith("Request attempt"):
-            return  # kopf repeats the request without end; our own watches of the API server report the error
+            return  # `_Refusals` has said it, or, where there is no answer, our own watches
         error = record.exc_info[1] if record.exc_info else None
         more = {"exception": traceback_of(error)} if error is not None and _is_ours(error) else {}
         structlog.get_logger(record.name).log(record.levelno, record.getMessage()[:1000], **more)

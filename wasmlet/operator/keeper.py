@@ -127,9 +127,6 @@ class Keeper:
         except errors.ObjectNotFound:
             return None
         seen = self._seen(pool)
-        if self._removing and nothing_runs(seen):
-            await remove_objects(self._shared.client, self._shared.config.namespace, self._name)
-            return None
         wanted = 0 if self._removing else pool.wanted
 
         def decided() -> Plan:
@@ -141,6 +138,9 @@ class Keeper:
         plan = decided()
         trouble, again = None, [REMOVING_SECONDS if self._removing else LOOK_SECONDS]
         try:
+            if self._removing and nothing_runs(seen):
+                await remove_objects(self._shared.client, self._shared.config.namespace, self._name)
+                return None
             seen, strays = await self._completed(plan, seen)
             plan = decided()
             due = await drains.follow(plan.drain, seen, pool.drain_timeout)
