@@ -57,6 +57,7 @@ def test_since_time_in_any_form(text: str) -> None:
         ({"sinceSeconds": "9" * 18}, 422),
         ({"sinceTime": "yesterday"}, 400),
         ({"sinceTime": "2026-01-02T03:04:05"}, 400),
+        ({"sinceTime": "0001-01-01T00:00:00+14:00"}, 400),
         ({"sinceTime": "2026-01-02T03:04:05Z", "sinceSeconds": "1"}, 422),
         ({"follow": "perhaps"}, 400),
         ({"stream": "Stdout"}, 400),

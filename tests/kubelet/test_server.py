@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kubelet.harness import NODE, Kubelet, View, kubelet
-from wasmlet.errors import Unsupported
+from wasmlet.errors import Unsupported, WasmletError
 from wasmlet.kubelet import stats
 from wasmlet.kubelet.cadvisor import cadvisor_metrics
 from wasmlet.kubelet.server import REQUEST_BYTES
@@ -348,6 +348,28 @@ class TestLogs:
                         await provider.closed.wait()
         assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (WasmletError("the agent is away"), "the agent is away"),
+            (KeyError("s3cret"), "the node could not answer; its log says why"),
+        ],
+    )
+    async def test_a_log_that_cannot_be_had_says_what_its_provider_says(
+        self, tmp_path: Path, error: Exception, words: str
+    ) -> None:
+        class Broken(ReferenceProvider):
+            async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
+                raise error
+                yield
+
+        provider = Broken()
+        await provider.create_pod(POD, Inputs())
+        async with kubelet(tmp_path, provider=provider) as node:
+            node.pods.views.append(View(POD, await provider.pod_status(POD.key)))
+            with structlog.testing.capture_logs():
+                assert await node("/containerLogs/default/p/c") == (500, words)
 
     async def test_a_log_that_breaks_does_not_look_whole(self, tmp_path: Path) -> None:
         provider = Chatty(broken=True)

@@ -19,8 +19,8 @@ import structlog
 from aiohttp import web
 
 from wasmlet.clock import Clock
-from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported
-from wasmlet.failures import described
+from wasmlet.errors import ConfigError, InvalidInput, NotFound, Unsupported, WasmletError
+from wasmlet.failures import described, text_of
 from wasmlet.kubelet import stats, views
 from wasmlet.kubelet.auth import Guard
 from wasmlet.kubelet.cadvisor import cadvisor_metrics
@@ -217,7 +217,9 @@ class KubeletServer:
             raise
         except Exception as error:
             log.warning("request failed", path=request.path, **described(error))
-            return _text(500, "the node could not answer; its log says why")
+            # What a provider says of itself names no secret; any other error may.
+            known = isinstance(error, WasmletError)
+            return _text(500, text_of(error) if known else "the node could not answer; its log says why")
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return views.health(self._facts.checks, request.query, request.match_info.get("check"))
