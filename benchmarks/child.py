@@ -106,7 +106,8 @@ async def _host(kubeconfig: str, client_ca: str, state_dir: str, namespace: str)
     from wasmlet_remote.host.host import hosting
 
     from wasmlet import NodeConfig
-    from wasmlet.node.node import raise_descriptor_limit, trim_memory
+    from wasmlet.kubelet.descriptors import raise_descriptor_limit
+    from wasmlet.node.node import trim_memory
 
     common = NodeConfig(
         kubeconfig=Path(kubeconfig),

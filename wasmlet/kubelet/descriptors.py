@@ -1,4 +1,4 @@
-"""A server whose process has no file descriptor left for a connection says so once, not a thousand times a second.
+"""File descriptors: a process that serves may have as many as are allowed, and says once where there is none left.
 
 asyncio tries again each second to accept, and reports each failed try with a traceback: as many as the backlog is long
 (`BaseSelectorEventLoop._accept_connection`). With uvloop, libuv closes such connections and reports nothing.
@@ -11,6 +11,7 @@ import errno
 import logging
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -20,6 +21,13 @@ QUIET_SECONDS = 60.0
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """What asyncio takes for a shortage that may pass."""
 _LOG = logging.getLogger(__name__)
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the limit of open files to what is allowed: each module in use needs one, and each connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # where there is no limit, some systems want a number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def report_shortage_once(loop: asyncio.AbstractEventLoop) -> None:

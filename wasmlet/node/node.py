@@ -13,7 +13,6 @@ import asyncio
 import gc
 import itertools
 import random
-import resource
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
@@ -28,6 +27,7 @@ from wasmlet.clock import Backoff, Clock, SystemClock
 from wasmlet.errors import ConfigError
 from wasmlet.kube import Client, Identity, Recovery, errors, paths
 from wasmlet.kube.client import THROTTLED_TRIES
+from wasmlet.kubelet.descriptors import raise_descriptor_limit
 from wasmlet.memory import give_back
 from wasmlet.node.assembly import Foundation, Parts, assemble
 from wasmlet.node.config import NodeConfig
@@ -327,13 +327,6 @@ async def run(node: Node) -> None:
         async with node:
             trim_memory()
             await node.wait()
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the limit of open files to what is allowed: each module in use needs one, and each watched object."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # where there is no limit, some systems want a number
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def trim_memory() -> None:

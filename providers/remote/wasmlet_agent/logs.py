@@ -69,4 +69,7 @@ def _since(text: str | None) -> datetime | None:
         raise InvalidInput(f"since: expected a time in RFC 3339, found {text[:40]!r}") from None
     if found.tzinfo is None:
         raise InvalidInput("since: expected a time with a zone")
-    return found.astimezone(UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(f"since: expected a time of the years 1 to 9999, found {text[:40]!r}") from None

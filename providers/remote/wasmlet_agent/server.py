@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -28,7 +28,15 @@ from wasmlet_agent.logs import log_options, send_log
 from wasmlet_agent.openapi import document
 from wasmlet_agent.pods.fences import Fence
 from wasmlet_agent.pods.store import check_uid
-from wasmlet_agent.protocol import BLOB_PIECE, LARGE, MOST_BODY, PREFIX, SEQUENCE_HEADER, SESSION_HEADER
+from wasmlet_agent.protocol import (
+    BLOB_PIECE,
+    LARGE,
+    MOST_BODY,
+    MOST_PATH,
+    PREFIX,
+    SEQUENCE_HEADER,
+    SESSION_HEADER,
+)
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import Failure, SessionOver, failure_of
 from wasmlet_agent.protocol.messages import (
@@ -52,6 +60,8 @@ SESSION = PREFIX + "/session"
 PODS = PREFIX + "/pods"
 POD = PODS + "/{uid}"
 _PUBLIC = ("/healthz", "/openapi.json")
+CONNECTION: Mapping[str, Any] = {"auto_decompress": False, "max_line_size": MOST_PATH}
+"""Options of every connection of aiohttp that serves an agent."""
 
 
 class Server:
@@ -92,9 +102,7 @@ class Server:
         app.router.add_get(PREFIX + "/stats", self._stats)
         app.on_shutdown.append(self._end_streams)
         # A caller that leaves ends its stream. Calls for pods go on: they are tasks of the agent's.
-        return web.AppRunner(
-            app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=1.0
-        )
+        return web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, **CONNECTION)
 
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -6,13 +6,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
 
 from wasmlet.artifacts.files import lock
 from wasmlet.concurrency import first_of
 from wasmlet.errors import ConfigError
+from wasmlet.kubelet.descriptors import raise_descriptor_limit
 from wasmlet.kubelet.listening import listening
 from wasmlet.provider import Provider
 from wasmlet.signals import on_stop_signals
@@ -21,7 +21,7 @@ from wasmlet_agent.auth import Guard
 from wasmlet_agent.config import AgentConfig, StateConfig
 from wasmlet_agent.join.joining import JoinConfig, Joining
 from wasmlet_agent.join.links import Links
-from wasmlet_agent.server import Server
+from wasmlet_agent.server import CONNECTION, Server
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ async def serve(config: AgentConfig, make: Callable[[], Provider]) -> None:
             runner = Server(agent, guard).runner()
             await runner.setup()
             try:
-                options: dict[str, Any] = {"auto_decompress": False, "lingering_time": _LINGER_SECONDS}
+                options = {**CONNECTION, "lingering_time": _LINGER_SECONDS}
                 async with listening(runner, config.address, context, **options) as url:
                     log.info("the agent serves", at=url)
                     await stop.wait()
@@ -88,6 +88,7 @@ async def started(config: StateConfig, make: Callable[[], Provider]) -> AsyncIte
     Raises:
         ConfigError: another agent has the state directory, or this machine cannot run the provider.
     """
+    raise_descriptor_limit()
     await make().check()
     directory = config.directory()
     held = lock(directory / "lock", create=True)

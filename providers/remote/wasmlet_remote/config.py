@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
-from wasmlet_agent.protocol.addresses import is_loopback
+from wasmlet_agent.protocol.addresses import is_host, is_loopback
 
 from wasmlet import ConfigError
 from wasmlet.artifacts.hosts import RegistryConfig
@@ -50,7 +50,14 @@ class Config(PushConfig):
             host, _ = url.hostname, url.port
         except ValueError:
             host = None
-        if not host or url.scheme not in ("http", "https") or url.path not in ("", "/") or url.query or url.username:
+        if (
+            not host
+            or not is_host(host)
+            or url.scheme not in ("http", "https")
+            or url.path not in ("", "/")
+            or url.query
+            or url.username
+        ):
             raise ConfigError("endpoint: expected the URL of an agent, as https://device:8443; set it with --endpoint")
         if url.scheme == "http" and not is_loopback(host):
             raise ConfigError(

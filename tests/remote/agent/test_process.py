@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ WASMTIME = ("--provider=wasmtime", "--allow-local-modules", "--shim-idle-exit=1"
 TELLS = "import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: print(*sorted(sys.modules), flush=True))"
 WATCHED = ("-c", f"{TELLS}; from wasmlet_agent import main; main()")
 """The command line's agent, which tells what it has loaded when it is sent SIGUSR1."""
+HARD = 2000
 KUBERNETES = ("kopf", "kubernetes_asyncio", "wasmlet.kube", "wasmlet.node", "wasmlet.controlplane")
 
 
@@ -47,6 +49,23 @@ async def test_an_agent_loads_no_kubernetes_client(tmp_path: Path, image: str) -
         assert isinstance(state, Terminated)
         assert state.exit_code == 3
         assert await loaded(agent) == set()
+
+
+class Limited(AgentProcess):
+    """An agent that is started with few file descriptors, as most shells have it."""
+
+    def command(self) -> list[str]:
+        return ["prlimit", f"--nofile=256:{HARD}", *super().command()]
+
+
+async def test_an_agent_has_all_the_file_descriptors_that_it_may_have(tmp_path: Path) -> None:
+    agent = Limited(tmp_path / "state")
+    await agent.start()
+    try:
+        assert agent.process is not None
+        assert resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE) == (HARD, HARD)
+    finally:
+        await agent.end()
 
 
 async def test_guests_outlive_their_agent(tmp_path: Path, image: str) -> None:

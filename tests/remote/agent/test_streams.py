@@ -52,6 +52,8 @@ async def received(socket: Any) -> tuple[dict[int, bytes], Result]:
 
 
 EXEC = "/v1/pods/a/containers/main/exec"
+EARLY = "0001-01-01T00:00:00+14:00"
+"""A time of which there is none in UTC."""
 
 
 def words(*command: str, **flags: str) -> list[tuple[str, str]]:
@@ -65,6 +67,12 @@ async def test_a_command_has_its_streams_and_tells_its_code(caller: Caller) -> N
             await socket.send_bytes(frame_out(Data(STDIN, bytes(500_000))))
         await socket.send_bytes(frame_out(Data(STDIN, b"")))
         assert await received(socket) == ({STDOUT: b"20000000\n", STDERR: b"no\n"}, Result(3))
+
+
+async def test_a_command_may_be_as_long_as_a_kubelet_takes_it(caller: Caller) -> None:
+    async with websocket(caller, EXEC, words("echo", "x" * 32_000, stdout="1")) as socket:
+        outputs, result = await received(socket)
+        assert (len(outputs[STDOUT].rstrip()), result) == (32_000, Result(0))
 
 
 async def test_an_output_that_is_not_connected_is_dropped(caller: Caller) -> None:
@@ -146,7 +154,9 @@ async def test_logs_have_their_options(caller: Caller) -> None:
     assert (await log(timestamps="true")).splitlines()[0].endswith(b"Z one")
     assert isinstance(await caller.error("GET", path, 404, params={"previous": "1"}), NotFound)
     assert isinstance(await caller.error("GET", "/v1/pods/a/containers/other/logs", 404), NotFound)
-    for params in ({"tail": "-1"}, {"since": "yesterday"}, {"since": "2020-01-01T00:00:00"}, {"follow": "maybe"}):
+    for since in ("yesterday", "2020-01-01T00:00:00", EARLY):
+        assert isinstance(await caller.error("GET", path, 400, params={"since": since}), InvalidInput)
+    for params in ({"tail": "-1"}, {"follow": "maybe"}):
         assert isinstance(await caller.error("GET", path, 400, params=params), InvalidInput)
 
 

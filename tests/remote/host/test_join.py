@@ -134,7 +134,15 @@ async def test_a_file_that_cannot_be_read_is_told(far: FarHost, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "url",
-    ["host.example", "http://host.example", "https://me:pw@host", "ftp://127.0.0.1", "https://h/path", "http://[::1"],
+    [
+        "host.example",
+        "http://host.example",
+        "https://me:pw@host",
+        "ftp://127.0.0.1",
+        "https://h/path",
+        "http://[::1",
+        "https://host..example",
+    ],
 )
 def test_a_host_that_is_none_or_not_safe_is_told(url: str) -> None:
     with pytest.raises(ConfigError, match=r"expected the URL of a host|plain http"):

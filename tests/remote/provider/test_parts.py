@@ -34,6 +34,8 @@ KEY = wasmlet.PodKey("ns", "p", "u")
         ({"endpoint": "https://device:no"}, "expected the URL of an agent"),
         ({"endpoint": "https://device/path"}, "expected the URL of an agent"),
         ({"endpoint": "https://me:hunter2@device"}, "expected the URL of an agent"),
+        ({"endpoint": f"https://{'a' * 64}.example"}, "expected the URL of an agent"),
+        ({"endpoint": "https://device..example:8443"}, "expected the URL of an agent"),
         ({"endpoint": "http://device:8443"}, "expected https:// or a loopback address"),
         ({"endpoint": "http://10.0.0.1:8443"}, "expected https:// or a loopback address"),
         ({"tls_cert_file": Path("x")}, "belong together"),

@@ -22,7 +22,7 @@ from wasmlet.errors import ConfigError, InvalidInput, WasmletError
 from wasmlet.options import content_of, option
 from wasmlet.tls import client_context, unverified_context
 from wasmlet_agent.config import StateConfig
-from wasmlet_agent.protocol.addresses import is_loopback
+from wasmlet_agent.protocol.addresses import is_host, is_loopback
 from wasmlet_agent.protocol.codec import decode, encode
 from wasmlet_agent.protocol.failures import error_in
 from wasmlet_agent.protocol.joining import AUTHORITIES, JOIN, NAME, TOKEN, JoinAnswer, JoinRequest, hash_of
@@ -110,7 +110,8 @@ def base_url(text: str) -> str:
         host, _ = url.hostname, url.port
     except ValueError:
         url, host = urlsplit(""), None
-    if not host or url.scheme not in ("http", "https") or url.path not in ("", "/") or url.query or "@" in url.netloc:
+    named = host and is_host(host) and "@" not in url.netloc
+    if not host or not named or url.scheme not in ("http", "https") or url.path not in ("", "/") or url.query:
         raise ConfigError(f"expected the URL of a host, as https://host.example:8443, found {text!r}")
     if url.scheme == "http" and not is_loopback(host):
         raise ConfigError(f"{text}: plain http goes to a loopback address only; use https")

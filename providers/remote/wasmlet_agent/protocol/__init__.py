@@ -22,6 +22,8 @@ not newer than the newest that it has seen; so a request that was held back on i
 
 MOST_BODY = 32 * 1024 * 1024
 """Bytes of a request's body, after it is unpacked: a pod may refer to many config maps and secrets of 1 MiB."""
+MOST_PATH = 68 * 1024
+"""Bytes of the first line of a request: the command of an exec is in it. httpx makes none that is longer."""
 MOST_BATCH = 64
 """Pods that one request may create, end or forget."""
 BATCHES, BATCHED_DELETES, BATCHED_FORGETS = "batches", "batched_deletes", "batched_forgets"

@@ -16,6 +16,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_host(name: str) -> bool:
+    """Whether a resolver can be asked for a name; it raises something unforeseen for one that no DNS can have."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def host_of(authority: str) -> str:
     """The host of `HOST:PORT` or `HOST`, as in a request's Host; "" where it has another form."""
     try:

@@ -11,7 +11,8 @@ import structlog
 
 from wasmlet import Clock, ConfigError, NodeConfig, SystemClock
 from wasmlet.kube import Client, Identity, Reflector, Selection, errors, load_identity
-from wasmlet.node.node import raise_descriptor_limit, trim_memory
+from wasmlet.kubelet.descriptors import raise_descriptor_limit
+from wasmlet.node.node import trim_memory
 from wasmlet.signals import on_stop_signals
 from wasmlet_remote.config import PushConfig
 from wasmlet_remote.host.acceptor import Acceptor
