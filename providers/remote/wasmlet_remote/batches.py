@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from wasmlet_agent.protocol.messages import BatchedAnswer, BatchedDelete, Batche
 
 from wasmlet import InvalidInput, PodKey, WasmletError
 from wasmlet_remote.bodies import Body
-from wasmlet_remote.link import Away
+from wasmlet_remote.link import MOST_NONSENSE, Away
 
 AT_ONCE = 2
 """How many new requests of a kind may be on their way. What is asked meanwhile is collected for the next one."""
@@ -192,15 +192,21 @@ class Batches:
         body = b"".join(waiting.order.lines(next(self._sequence)) for waiting in wanted.values())
         async with aclosing(self._agent.lines(self._path, body)) as lines:
             del body
+            nonsense = 0
             async for line in lines:
-                with suppress(InvalidInput):  # what makes no sense answers for no pod
+                try:
                     answer = decode(BatchedAnswer, line)
-                    named = wanted.get(answer.uid)
-                    if named is None or named.done.done():
-                        continue
-                    if answer.failure is None:
-                        named.done.set_result(None)
-                    else:
-                        named.fail(error_of(answer.failure))
+                except InvalidInput:  # it answers for no pod
+                    nonsense += 1
+                    if nonsense > MOST_NONSENSE:
+                        raise Away("the agent's answer makes no sense") from None
+                    continue
+                named = wanted.get(answer.uid)
+                if named is None or named.done.done():
+                    continue
+                if answer.failure is None:
+                    named.done.set_result(None)
+                else:
+                    named.fail(error_of(answer.failure))
         if not all(waiting.done.done() for waiting in wanted.values()):
             raise Away("the agent has ended its answer before it had answered for each pod")

@@ -30,12 +30,15 @@ from wasmlet.clock import Retries
 from wasmlet.concurrency import first_of, in_thread
 from wasmlet.failures import described
 from wasmlet_remote.clocks import Offset
-from wasmlet_remote.link import Away, Link, lines_of
+from wasmlet_remote.link import MOST_NONSENSE, Away, Link, lines_of
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions
 
 log = structlog.get_logger(__name__)
 
+GONE_SECONDS = 75.0
+"""After so long without a line, the end of a log that is followed counts as lost: nothing comes on a connection whose
+other end has lost its power. As long as for links of a host."""
 LEAST_PAUSE = 0.1
 """Seconds between two tries to open the stream, whatever else succeeds."""
 
@@ -64,7 +67,9 @@ class Follower:
         self._trouble = ""
         self._broke = "it has not answered yet"
         self._endings: dict[str, asyncio.Future[PodStatus | None]] = {}
-        self._nonsense = False
+        self._nonsense = 0
+        """Lines of this stream that make no sense."""
+        self._puzzled = False
         self.connected = asyncio.Event()
         self.offset = Offset()
         self.probes: Mapping[ProbeCount, int] = {}
@@ -97,6 +102,11 @@ class Follower:
             raise Away(f"agent {self._link.url} is away since {seconds:.0f} s: {self._broke}")
         if self._trouble:
             raise WasmletError(f"agent {self._link.url}: {self._trouble}")
+
+    async def gone(self) -> None:
+        """Return when the agent has been silent for so long that what has begun on its side is taken for lost."""
+        while (left := self._heard + GONE_SECONDS - self._clock.monotonic()) > 0:
+            await self._clock.sleep(left)
 
     async def node(self) -> NodeStatus:
         """What the agent said last of the node; waits until it has said something."""
@@ -191,9 +201,10 @@ class Follower:
 
     async def _read(self) -> None:
         """Read one stream to its end."""
+        self._nonsense = 0
         params = {"instance": self._instance, "after": str(self._newest)}
         async with (
-            self._link.stream("/changes", params=params, silence=SILENCE_SECONDS) as response,
+            self._link.stream("/changes", params=params, silence=SILENCE_SECONDS, own=True) as response,
             aclosing(lines_of(response)) as lines,
         ):
             async for text in lines:
@@ -201,13 +212,21 @@ class Follower:
                     self._take(line)
 
     async def _understood(self, text: bytes) -> Line | None:
-        """What a line says; None for one that says nothing to us."""
+        """What a line says; None for one that says nothing to us.
+
+        Raises:
+            Away: too many say nothing.
+        """
         try:
             return line_in(text) if len(text) < LARGE else await in_thread(line_in, text)
         except InvalidInput as error:
-            if not self._nonsense:
+            if not self._puzzled:
                 log.warning("the agent's changes have a line that makes no sense", error=str(error))
-            self._nonsense = True
+            self._puzzled = True
+            self._nonsense += 1
+            if self._nonsense > MOST_NONSENSE:
+                said = f"agent {self._link.url}: more than {MOST_NONSENSE} lines of its changes make no sense"
+                raise Away(said) from None
             return None
 
     def _take(self, line: Line) -> None:

@@ -45,6 +45,10 @@ class Offset:
         """Whether the clocks differ so much that it is to be told."""
         return abs(self.value) > timedelta(seconds=SKEW_SECONDS)
 
+    def theirs(self, time: datetime) -> datetime:
+        """A time of our clock, as the agent's clock has it."""
+        return _shifted(time, self.value)
+
     def ours(self, status: PodStatus) -> PodStatus:
         """The status, with times of our clock."""
         if not self.value:
@@ -63,11 +67,19 @@ class Offset:
 
     def _state(self, state: ContainerState) -> ContainerState:
         if isinstance(state, Running):
-            return Running(state.started_at - self.value)
+            return Running(_shifted(state.started_at, -self.value))
         return self._ended(state) if isinstance(state, Terminated) else state
 
     def _ended(self, state: Terminated) -> Terminated:
         return attrs.evolve(state, started_at=self._time(state.started_at), finished_at=self._time(state.finished_at))
 
     def _time(self, time: datetime | None) -> datetime | None:
-        return None if time is None else time - self.value
+        return None if time is None else _shifted(time, -self.value)
+
+
+def _shifted(time: datetime, by: timedelta) -> datetime:
+    """A time with a difference added, as far as there are years for it."""
+    try:
+        return time + by
+    except OverflowError:
+        return time

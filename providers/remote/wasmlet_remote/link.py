@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -29,6 +29,8 @@ ANSWER_SECONDS = 10.0
 """Without a byte of its answer for so long, a request has failed."""
 KEEP_SECONDS = 60.0
 """How long a connection that nobody uses is kept."""
+MOST_NONSENSE = 64
+"""Lines of one answer that may make no sense: to find out what is wrong with one takes long."""
 _MOST_ERROR = 64 * 1024
 
 Params = Mapping[str, str] | tuple[tuple[str, str], ...]
@@ -54,10 +56,15 @@ class Link:
         transports: makes what carries the requests.
         connections: how many requests are under way at once.
         token: shown to the agent; "" shows none.
+        most_streams: how many streams may be open at once, but for those of the node loop itself; None: any number.
     """
 
-    def __init__(self, url: str, transports: Transports, connections: int, token: str = "") -> None:
+    def __init__(
+        self, url: str, transports: Transports, connections: int, token: str = "", most_streams: int | None = None
+    ) -> None:
         self.url = url.rstrip("/")
+        self._most_streams = most_streams
+        self._open_streams = 0
         headers = {"Accept-Encoding": "identity", "User-Agent": "wasmlet-remote"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -149,16 +156,40 @@ class Link:
         params: Params | None = None,
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
+        own: bool = False,
     ) -> AsyncIterator[httpx.Response]:
         """The answer to a GET below `/v1` whose body comes as long as it likes.
 
         Args:
             silence: seconds without a byte of the body after which it has failed; None waits for ever.
+            own: it is the node loop's own one, which is opened however many there are.
 
         Raises:
             Away: the agent does not answer; also out of the body, where it breaks off.
-            WasmletError: the agent answers with this error.
+            WasmletError: the agent answers with this error, or too many streams are open.
         """
+        with contextlib.nullcontext() if own else self._one_more():
+            async with self._streamed(path, params, headers, silence) as response:
+                yield response
+
+    @contextlib.contextmanager
+    def _one_more(self) -> Iterator[None]:
+        """Count a stream that somebody asks for."""
+        if self._open_streams == self._most_streams:
+            raise WasmletError(
+                f"agent {self.url}: {self._most_streams} logs, execs and port-forwards are open, and it has links for "
+                "no more; end one of them"
+            )
+        self._open_streams += 1
+        try:
+            yield
+        finally:
+            self._open_streams -= 1
+
+    @contextlib.asynccontextmanager
+    async def _streamed(
+        self, path: str, params: Params | None, headers: Mapping[str, str] | None, silence: float | None
+    ) -> AsyncIterator[httpx.Response]:
         timeout = httpx.Timeout(silence, connect=CONNECT_SECONDS, write=ANSWER_SECONDS, pool=None)
         try:
             async with self._streams.stream(

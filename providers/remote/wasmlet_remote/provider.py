@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import attrs
@@ -48,7 +48,7 @@ from wasmlet_remote.config import Config as Settings
 from wasmlet_remote.link import Away, Link, Params, Transports, Untrusted, direct, understood
 from wasmlet_remote.mailbox import Mailbox
 from wasmlet_remote.session import RETRIES, Sessions
-from wasmlet_remote.streams import attached, forwarded
+from wasmlet_remote.streams import attached, forwarded, log_of, until
 
 if TYPE_CHECKING:
     from wasmlet_remote.images import Images
@@ -61,6 +61,9 @@ FORGET_SECONDS = 60.0
 """So long after a pod's end was reported here, the agent may forget its last status: by then the API server has it."""
 FORGETS_AT_ONCE = 8
 """Requests to forget that may be on their way to an agent that takes one pod in each."""
+MOST_STREAMS = 200
+"""Logs, execs, attachments and port-forwards at once over the links of a host, of which an agent makes 256: the others
+are for the node loop itself."""
 FIRST_BYTE_SECONDS = 30.0
 """How long a log that is not followed may be silent."""
 
@@ -114,7 +117,8 @@ class RemoteProvider(Provider[Settings]):
     async def start(self, context: NodeContext) -> None:
         given = self._transports
         transports, token = (given, "") if given is not None else await asyncio.to_thread(direct, self.config)
-        link = self._link = Link(self.config.endpoint, transports, self.config.connections, token)
+        most_streams = MOST_STREAMS if given is not None else None
+        link = self._link = Link(self.config.endpoint, transports, self.config.connections, token, most_streams)
         sessions = Sessions(link, context, self._clock, self._rng)
         answer = await sessions.begin()
         self._supported = frozenset(answer.supports)
@@ -269,15 +273,17 @@ class RemoteProvider(Provider[Settings]):
         self._require("logs")
         params = {name: "true" for name in ("follow", "previous", "timestamps") if getattr(options, name)}
         if options.since_time is not None:
-            params["since"] = (options.since_time + self._follower.offset.value).isoformat()
+            params["since"] = self._follower.offset.theirs(options.since_time).isoformat()
         if options.tail_lines is not None:
             params["tail"] = str(options.tail_lines)
         if options.limit_bytes is not None:
             params["limit"] = str(options.limit_bytes)
         path = f"/pods/{key.uid}/containers/{container}/logs"
-        silence = None if options.follow else FIRST_BYTE_SECONDS
-        async with self._opened.stream(path, params=params, silence=silence) as response:
-            async for piece in response.aiter_raw():
+        pieces = log_of(self._opened, path, params, silence=None if options.follow else FIRST_BYTE_SECONDS)
+        if options.follow:
+            pieces = until(self._follower.gone, pieces, self._opened.url)
+        async with aclosing(pieces):
+            async for piece in pieces:
                 yield piece
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], streams: Streams) -> int:

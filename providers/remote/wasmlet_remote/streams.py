@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 from wasmlet_agent.protocol.failures import error_of
 from wasmlet_agent.protocol.frames import MOST_FRAME, STDERR, STDIN, STDOUT, Data, Resize, Result
 
 from wasmlet import Channel, Streams
 from wasmlet.concurrency import first_of
-from wasmlet_remote.link import Link
+from wasmlet_remote.link import Away, Link, Params
 from wasmlet_remote.websocket import WebSocket, opened
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -45,6 +46,45 @@ async def forwarded(link: Link, path: str, channel: Channel, params: Sequence[tu
     """
     async with opened(link, path, tuple(params)) as socket:
         await first_of(_output(socket, {STDOUT: channel.write}, []), socket.ping(), _input(socket, channel.read))
+
+
+async def log_of(link: Link, path: str, params: Params, *, silence: float | None = None) -> AsyncGenerator[bytes, None]:
+    """A log, in pieces.
+
+    Raises:
+        WasmletError: what the agent's provider raised, or that the connection broke.
+    """
+    async with link.stream(path, params=params, silence=silence) as response:
+        async for piece in response.aiter_raw():
+            yield piece
+
+
+async def until(
+    gone: Callable[[], Awaitable[None]], pieces: AsyncGenerator[bytes, None], url: str
+) -> AsyncGenerator[bytes, None]:
+    """The pieces, until `gone` returns.
+
+    Raises:
+        Away: it has returned.
+    """
+    going = asyncio.ensure_future(gone())
+    try:
+        async with aclosing(pieces):
+            while True:
+                coming = asyncio.ensure_future(anext(pieces, None))
+                try:
+                    await asyncio.wait([coming, going], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+                if coming.cancelled():
+                    raise Away(f"agent {url}: it is silent; the pod and its log may go on there")
+                if (piece := coming.result()) is None:
+                    return
+                yield piece
+    finally:
+        going.cancel()
+        await asyncio.wait([going])
 
 
 async def _output(socket: WebSocket, outputs: Mapping[int, Write], codes: list[int]) -> None:

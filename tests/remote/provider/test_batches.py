@@ -264,6 +264,13 @@ async def test_lines_that_make_no_sense_answer_for_no_pod() -> None:
     assert isinstance(untold, Away)
 
 
+async def test_an_answer_of_nonsense_alone_is_not_read_to_its_end() -> None:
+    agent = Answers(*[b'{"uid":7}'] * 1000)
+    async with creating(agent) as creates:
+        outcomes = await put(creates, "a", "b")
+    assert [str(outcome) for outcome in outcomes] == ["the agent's answer makes no sense"] * 2
+
+
 async def test_an_answer_without_an_end_holds_nobody_up() -> None:
     """Neither those who have been told, nor those who come later, nor one who leaves."""
     agent = Answers(b'{"uid":"a"}', b'{"uid":"b"}', forever=True)

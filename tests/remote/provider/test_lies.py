@@ -251,6 +251,15 @@ async def test_lines_that_make_no_sense_are_passed_over(liar: Liar, tmp_path: Pa
         assert liar.requests.count("changes") == 1
 
 
+async def test_a_stream_of_nonsense_alone_is_ended(liar: Liar, tmp_path: Path) -> None:
+    """What is wrong with a line takes long to find out: a host would have no time for its other agents."""
+    async with liar.started(tmp_path) as provider:
+        liar.says.put_nowait(b'{"type":"status"}\n' * 1000)
+        await liar.asked("changes", 2)
+        liar.say(*[liar.running(STRANGER)] * 4)  # the stream that was left takes some
+        assert (await status_told(provider)).key == STRANGER
+
+
 async def test_a_line_that_never_ends_ends_the_stream(liar: Liar, tmp_path: Path) -> None:
     liar.floods = True
     async with liar.started(tmp_path) as provider:
@@ -300,6 +309,20 @@ async def test_times_and_since_are_corrected_for_the_agents_clock(liar: Liar, tm
         (skew,) = (await provider.node_status()).conditions
         assert (skew.type, skew.status) == ("ClockSkew", "True")
         assert "behind" in skew.message
+
+
+async def test_a_clock_that_is_centuries_off_breaks_nothing(liar: Liar, tmp_path: Path) -> None:
+    liar.ahead = timedelta(days=365 * 1500)
+    earliest = datetime(1, 1, 1, tzinfo=UTC)
+    began = wasmlet.PodStatus((wasmlet.ContainerStatus("c", wasmlet.Running(earliest)),), start_time=earliest)
+    async with liar.started(tmp_path) as provider:
+        liar.say(StatusLine(100, STRANGER, began))
+        assert (await status_told(provider)).status == began
+        latest = datetime(9999, 12, 31, tzinfo=UTC)
+        options = wasmlet.LogOptions(since_time=latest)
+        assert [piece async for piece in provider.logs(STRANGER, "c", options)] == [b"line\n"]
+        assert liar.sinces == [latest.isoformat()]
+        assert liar.requests.count("changes") == 1
 
 
 async def test_an_agents_clock_that_is_right_is_not_corrected(liar: Liar, tmp_path: Path) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from wasmlet_remote.changes import GONE_SECONDS
+from wasmlet_remote.link import Away
 
 import wasmlet
 from tests.node.cluster import Cluster, running
 from tests.node.trouble import FastClock
-from tests.remote.agents import PATIENCE
+from tests.remote.agents import PATIENCE, pod
 from tests.remote.beside import Beside
+from wasmlet.testing import FakeClock
 from wasmlet.testing.fault_proxy import Fault
 
 
@@ -59,6 +62,40 @@ async def test_the_exit_code_of_a_pod_whose_delete_had_no_answer(cluster: Cluste
         await cluster.delete()
         pod = await cluster.until(lambda pod: pod.phase == "Failed")
         assert pod.status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 143
+
+
+async def test_a_log_that_is_followed_breaks_off_when_the_agent_is_gone(beside: Beside, tmp_path: Path) -> None:
+    """Nothing comes on a connection whose other end has lost its power, not even its end."""
+    clock = FakeClock()
+    async with asyncio.timeout(PATIENCE), beside.started(tmp_path, clock) as provider:
+        await provider.create_pod(wasmlet.Pod(pod("u1", "print", "one")), wasmlet.Inputs())
+        key = wasmlet.PodKey("default", "u1", "u1")
+        async with aclosing(provider.logs(key, "main", wasmlet.LogOptions(follow=True))) as log:
+            assert await anext(log) == b"one\n"
+            beside.proxy.partition()
+            more = asyncio.create_task(anext(log))
+            await clock.next_sleep()
+            clock.advance(GONE_SECONDS)
+            with pytest.raises(Away, match="it is silent"):
+                await more
+        beside.proxy.heal()
+
+
+async def test_a_log_can_be_left_while_it_is_followed(beside: Beside, tmp_path: Path) -> None:
+    async with asyncio.timeout(PATIENCE), beside.started(tmp_path) as provider:
+        await provider.create_pod(wasmlet.Pod(pod("u1", "print", "one")), wasmlet.Inputs())
+        key = wasmlet.PodKey("default", "u1", "u1")
+        for leaves in ("between", "within"):
+            log = provider.logs(key, "main", wasmlet.LogOptions(follow=True))
+            async with aclosing(log):
+                assert await anext(log) == b"one\n"
+                if leaves == "within":
+                    more = asyncio.create_task(anext(log))
+                    await asyncio.sleep(0)
+                    more.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await more
+        assert not [task for task in asyncio.all_tasks() if "anext" in repr(task) or "gone" in repr(task)]
 
 
 async def test_updates_that_change_places_end_with_the_newest(beside: Beside, tmp_path: Path) -> None:
