@@ -107,6 +107,12 @@ def test_granted_is_what_is_claimed_and_asked_for() -> None:
     assert found.unclaimed == ("wascc:keyvalue",)
 
 
+def test_what_is_claimed_twice_is_granted_once() -> None:
+    """Otherwise an actor would be told of each message twice."""
+    decision = grants.decide([grants.MESSAGING, grants.MESSAGING], [grants.MESSAGING], grants.OWN)
+    assert decision.granted == (grants.MESSAGING,)
+
+
 def test_an_actor_that_claims_to_serve_needs_no_asking() -> None:
     assert grants.decide([grants.HTTP], [], grants.OWN) == grants.Decision((grants.HTTP,), {}, ())
     assert grants.decide([], [grants.HTTP], grants.OWN).unclaimed == (grants.HTTP,)

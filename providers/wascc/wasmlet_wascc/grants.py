@@ -103,7 +103,7 @@ def decide(claimed: Collection[str], asked: Collection[str], installed: Collecti
         asked: by its pod.
         installed: what this node has.
     """
-    refused = {}
+    claimed, refused = dict.fromkeys(claimed), {}  # a signature may name one twice
     for name in claimed:
         if name not in installed:
             refused[name] = "this node does not have it"
