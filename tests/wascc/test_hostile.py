@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from wasmlet_wascc.worker import links
+from wasmlet_wascc.worker import links, serving
 from wasmlet_wascc.worker.capabilities import messaging
 from wasmlet_wascc.worker.capabilities.keyvalue import KeyValue
 from wasmlet_wascc.worker.capabilities.messaging import Messaging
 from wasmlet_wascc.worker.capability import Context, HostError
+from wasmlet_wascc.worker.messages import BadMessage
 
 Script = Callable[[socket.socket], None]
 
@@ -291,3 +292,23 @@ def test_a_broker_that_speaks_no_tls_gets_nothing() -> None:
 
     assert "does not agree on TLS" in heard(script, scheme="tls")
     assert b"CONNECT" not in got
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"\x81\xaastatusCode", "from 200 to 599, found list"),
+        (b"\x82\xaastatusCode\xcc\xc8\xa6header\x81\xa1a", "expected texts in header, found list"),
+        (b"\x82\xaastatusCode\xcc\xc8\xa4body", "expected bytes, found list"),
+    ],
+)
+def test_an_answer_of_lists_in_lists_is_the_fault_of_the_actor(start: bytes, words: str) -> None:
+    """So many that Python cannot show them."""
+    with pytest.raises(BadMessage, match=words):
+        serving._read(start + b"\x91" * 1020 + b"\x01")
+
+
+@pytest.mark.parametrize("status", [b"\xcd\x03\xe7", b"\xc3", b"\xff"])
+def test_a_status_that_is_none_is_named(status: bytes) -> None:
+    with pytest.raises(BadMessage, match="from 200 to 599, found (999|bool|True|-1)"):
+        serving._read(b"\x81\xaastatusCode" + status)

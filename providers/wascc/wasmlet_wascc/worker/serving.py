@@ -172,10 +172,14 @@ def _read(data: bytes) -> Parts:
         )
     status = found.get("statusCode", found.get("status_code"))
     if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
-        raise BadMessage(f"expected statusCode to be a number from 200 to 599, found {str(status)[:40]}")
+        shown = status if isinstance(status, int) else type(status).__name__
+        raise BadMessage(f"expected statusCode to be a number from 200 to 599, found {str(shown)[:40]}")
     header = found.get("header") or {}
     if not isinstance(header, dict):
         raise BadMessage("expected header to be a map")
+    for value in header.values():
+        if not isinstance(value, (str, int, float)):  # a list may be too deep to be shown
+            raise BadMessage(f"expected texts in header, found {type(value).__name__}")
     pairs = [_field(str(name), str(value)) for name, value in header.items()]
     body = octets(found.get("body"))
     if len(body) > MOST_BODY:
