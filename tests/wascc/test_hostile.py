@@ -310,5 +310,5 @@ def test_an_answer_of_lists_in_lists_is_the_fault_of_the_actor(start: bytes, wor
 
 @pytest.mark.parametrize("status", [b"\xcd\x03\xe7", b"\xc3", b"\xff"])
 def test_a_status_that_is_none_is_named(status: bytes) -> None:
-    with pytest.raises(BadMessage, match="from 200 to 599, found (999|bool|True|-1)"):
+    with pytest.raises(BadMessage, match=r"from 200 to 599, found (999|bool|True|-1)"):
         serving._read(b"\x81\xaastatusCode" + status)
