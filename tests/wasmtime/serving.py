@@ -30,6 +30,11 @@ class Served:
             assert time.monotonic() < end
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def interrupt(self) -> None:
         """As a container is told to end."""
         self._process.terminate()

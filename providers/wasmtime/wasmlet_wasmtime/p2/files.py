@@ -25,12 +25,11 @@ from .descriptors import (
     open_beneath,
 )  # fmt: skip
 from .instances import Failed, Instance
-from .streams import IoError
+from .streams import CHUNK, IoError
 from .world import function
 
 _TYPES = "wasi:filesystem/types"
 _D = f"{_TYPES}.[method]descriptor."
-_MOST_READ = 64 * 1024
 _SECOND = 1_000_000_000
 _LAST_SECOND = 2**63 // _SECOND - 1
 """The greatest second of a time: nanoseconds since 1970 have to fit into 64 bits."""
@@ -180,7 +179,7 @@ def _set_times(instance: Instance, descriptor: Descriptor, accessed: Any, modifi
 @_function("read")
 def _read(instance: Instance, descriptor: Descriptor, length: int, offset: int) -> tuple[bytes, bool]:
     number = descriptor.file()
-    found = os.pread(number, min(length, _MOST_READ), offset)
+    found = os.pread(number, min(length, CHUNK), offset)
     return found, not found and length > 0
 
 
