@@ -30,6 +30,8 @@ from wasmlet.cli.installed import Commands
         ),
         (["run", "--max-pod", "3"], "--max-pods", 2),
         (["run", "--provider", "wasmtime", "--node-name", "A_B"], "--node-name", 2),
+        (["run", "--provider", "wasmtime", "--node-name", "a" * 64], "expected at most 63", 2),
+        (["host", "rbac", "a" * 64], "expected the name of a node", 1),
         (["run", "--provider", "wasmtime", "--port", "99999"], "found 99999; set it with --port", 2),
         (["run", "--provider", "wasmtime", "--network", "foo"], "--network", 2),
         (["doctor", "--node-labels", "a b=c"], "found 'a b=c'; set it with --node-labels", 2),

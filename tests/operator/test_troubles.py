@@ -92,6 +92,15 @@ async def test_a_template_has_nothing_that_is_the_operators_own(
         await fleet.pool(template={"metadata": {what: {"notwasmlet.dev/draining": "x"}}})
 
 
+async def test_agents_have_names_that_nodes_can_have(tmp_path: Path, kubectl: Path) -> None:
+    """The name is the value of a label of the Node."""
+    async with lone(tmp_path, kubectl) as fleet:
+        for name in ("a" * 64, "a..b", "a.-b"):
+            with pytest.raises(errors.Invalid, match=r"spec\.remote\.agents\[0\]\.name"):
+                await fleet.pool(provider="remote", remote={"agents": [{"name": name}], "tlsSecret": "tls"})
+        await fleet.pool(provider="remote", remote={"agents": [{"name": "a" * 58 + ".b-1"}], "tlsSecret": "tls"})
+
+
 @asynccontextmanager
 async def relabelled(fleet: Fleet, node: str, key: str, value: str) -> AsyncIterator[list[str]]:
     """While open, somebody always writes that label of a Node; what it was each time before."""

@@ -17,6 +17,8 @@ from wasmlet.options import check_state_directory, option, state_directory
 from wasmlet.provider import Taint
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+MOST_NAME = 63
+"""The Node's label kubernetes.io/hostname has its name, and the value of a label is no longer."""
 OWN_LABELS = ("kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname", "wasmlet.dev/provider")
 _WORD = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"(?:{_NAME.pattern}/)?{_WORD}")
@@ -82,10 +84,10 @@ class NodeConfig:
     drain_seconds: float = option(60.0, help="How long ending all pods may take, with --drain-on-exit.")
 
     def __attrs_post_init__(self) -> None:
-        if not _NAME.fullmatch(self.node_name):
+        if not _NAME.fullmatch(self.node_name) or len(self.node_name) > MOST_NAME:
             raise ConfigError(
-                f"node name: expected lower-case letters, digits, '-' and '.', found {self.node_name!r}; "
-                "set it with --node-name"
+                f"node name: expected at most {MOST_NAME} lower-case letters, digits, '-' and '.', "
+                f"found {self.node_name!r}; set it with --node-name"
             )
         if self.impersonate_node and self.bootstrap_kubeconfig is not None:
             raise ConfigError(

@@ -55,7 +55,7 @@ class JoinConfig(StateConfig):
     def __attrs_post_init__(self) -> None:
         if not NAME.fullmatch(self.node_name):
             raise ConfigError(
-                f"--node-name: expected at most 200 lower-case letters, digits, '-' and '.', found {self.node_name!r}"
+                f"--node-name: expected at most 63 lower-case letters, digits, '-' and '.', found {self.node_name!r}"
             )
         digest = (self.ca_hash or "").removeprefix(_HASH)
         if self.ca_hash is not None and (

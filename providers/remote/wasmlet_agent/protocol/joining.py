@@ -30,8 +30,8 @@ MOST_MESSAGE = 64 * 1024
 TOKEN = re.compile(r"([a-z0-9]{4,32})\.([A-Za-z0-9_-]{16,128})")
 """A join token: which Secret, and what it has to hold."""
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-NAME = re.compile(rf"(?=.{{1,200}}$){_LABEL}(\.{_LABEL})*")
-"""A node's name, labels with dots between them; shorter than the API allows, since a Secret is named after it."""
+NAME = re.compile(rf"(?=.{{1,63}}$){_LABEL}(\.{_LABEL})*")
+"""A node's name, labels with dots between them; no longer than the value of a label, which the Node has with it."""
 
 
 @attrs.frozen

@@ -111,7 +111,7 @@ class Tokens:
             ApiError: the API server does not answer as it should.
         """
         if not NAME.fullmatch(request.name):
-            raise InvalidInput("name: expected at most 200 lower-case letters, digits, '-' and '.'")
+            raise InvalidInput("name: expected at most 63 lower-case letters, digits, '-' and '.'")
         if not _is_hash(request.key):
             raise InvalidInput("key: expected a SHA-256 in hexadecimal")
         token = await self._token(request.token)
