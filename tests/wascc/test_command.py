@@ -16,9 +16,15 @@ from tests.wascc.signing import unsigned
 from wasmlet.model.pod import Pod
 
 
-def wasmlet(*words: object, code: int = 0) -> str:
+def wasmlet(*words: object, code: int = 0, most: int | None = None) -> str:
+    """What the command says.
+
+    Args:
+        most: how many bytes it can write to a file, as on a disk that is full then.
+    """
+    limit = [] if most is None else ["prlimit", f"--fsize={most}"]
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("wasmlet")), *map(str, words)], capture_output=True, text=True,
+        [*limit, str(Path(sys.executable).with_name("wasmlet")), *map(str, words)], capture_output=True, text=True,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
@@ -63,6 +69,23 @@ def test_what_is_signed_is_shown(keys: Path, module: Path, tmp_path: Path) -> No
     assert "may use    wascc:http_server, example:clock" in shown
     assert "expires " in shown
     PublicKey.of(found.subject, "module")
+
+
+def test_a_disk_that_is_full_costs_no_module(keys: Path, module: Path, tmp_path: Path) -> None:
+    options = ["--account-key", keys / "account.nk", "--module-key", keys / "module.nk"]
+    said = wasmlet("wascc", "sign", module, *options, code=1, most=20)
+    assert f"{module} cannot be written: File too large" in said
+    assert module.read_bytes() == unsigned("echo")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["echo.wasm", "keys"]
+    module.chmod(0o640)
+    wasmlet("wascc", "sign", module, *options)
+    assert module.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_disk_that_is_full_leaves_no_part_of_a_key(tmp_path: Path) -> None:
+    said = wasmlet("wascc", "keys", tmp_path / "new", code=1, most=20)
+    assert f"{tmp_path}/new/account.nk cannot be written: File too large" in said
+    wasmlet("wascc", "keys", tmp_path / "new")
 
 
 def test_a_pod_for_an_actor_is_written(keys: Path, module: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from wasmlet import ConfigError
+from wasmlet import ConfigError, files
 from wasmlet.artifacts.wasm_reader import NotWasm
 from wasmlet_wascc import claims
 from wasmlet_wascc.claims import Claims
@@ -43,8 +43,12 @@ def _keys(directory: Path) -> None:
             raise ConfigError(f"{path} is there already; expected a directory without keys") from None
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(seed.text + "\n")
+        try:
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(seed.text + "\n")
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
         click.echo(f"{path}  {seed.public.text}")
 
 
@@ -80,13 +84,29 @@ def _sign(module: Path, account_key: Path, module_key: Path, output: Path | None
     try:
         signed = claims.signed(module.read_bytes(), found, account)
         claims.read(signed)
-        (output or module).write_bytes(signed)
     except (NotWasm, claims.BadClaims) as error:
         raise ConfigError(f"{module}: {error}") from None
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
+    _write(output or module, signed)
     click.echo(f"{output or module}: {found.name}, signed by {found.issuer}")
     click.echo(f"capabilities: {', '.join(found.capabilities) or 'none'}")
+
+
+def _write(path: Path, signed: bytes) -> None:
+    """Write what is signed. A file that is there is not lost where that fails, as it may be the only one of a module.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        if path.is_file():
+            whole = path.resolve()
+            files.replace(whole, signed, whole.stat())
+        else:
+            path.write_bytes(signed)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _seed(path: Path, kind: Any) -> Seed:
