@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -26,6 +28,9 @@ HANDLER = "wasi:http/incoming-handler@0.2."
 _LINES = 40
 _START_SECONDS = 60.0
 """How long the first instance may take to be ready."""
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8
+"""Settings of mallopt(3)."""
+_LARGE = 512 * 1024
 
 
 class Settings(NamedTuple):
@@ -170,6 +175,7 @@ def serve(
             "the component is a server (it exports wasi:http/incoming-handler), and its pod has no network; expected a "
             "node with a network (--network)"
         )
+    _give_memory_back()
     server = Server(engine, component, spec)
     server.start()
     listeners = listeners_of(broker)
@@ -186,6 +192,18 @@ def serve(
     started()
     front.serve(server.settings.concurrency, _leave)
     return 0, ""
+
+
+def _give_memory_back() -> None:
+    """Have the allocator keep little of what is freed.
+
+    What goes between a guest and the host takes megabytes for a moment (`values`). The allocator would keep as much for
+    each thread, so that eight requests with large heads took 50 MiB, and not 20.
+    """
+    with contextlib.suppress(AttributeError):  # of glibc alone
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_ARENA_MAX, 1)
+        mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def _leave() -> None:

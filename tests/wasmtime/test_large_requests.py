@@ -1,4 +1,4 @@
-"""How much memory large bodies take: little, however many come at once."""
+"""How much memory large requests take: little, however many come at once."""
 
 from __future__ import annotations
 
@@ -46,3 +46,12 @@ def test_many_large_bodies_take_little_memory(path: str) -> None:
         answers = [clients.submit(ask, served, path) for _ in range(2 * INSTANCES)]
         assert [status(answer.result()) for answer in answers] == [200] * len(answers)
         assert most_memory(served) - before < MOST
+
+
+def test_many_large_heads_take_little_memory() -> None:
+    large = b"GET /request HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " + b"x" * 60_000 + b"\r\n\r\n"
+    with serving(seconds=60, concurrency=INSTANCES) as served, ThreadPoolExecutor(INSTANCES) as clients:
+        before = most_memory(served)
+        answers = [clients.submit(served.say, large) for _ in range(8 * INSTANCES)]
+        assert [status(answer.result()) for answer in answers] == [200] * len(answers)
+        assert most_memory(served) - before < 2 * MOST
