@@ -370,6 +370,25 @@ class TestLogs:
             node.pods.views.append(View(POD, await provider.pod_status(POD.key)))
             with structlog.testing.capture_logs():
                 assert await node("/containerLogs/default/p/c") == (500, words)
+                assert await node("/containerLogs/default/p/c?follow=true") == (500, words)
+
+    async def test_a_log_that_is_followed_has_its_headers_before_its_first_piece(self, tmp_path: Path) -> None:
+        class Quiet(ReferenceProvider):
+            written = asyncio.Event()
+
+            async def logs(self, key: PodKey, container: str, options: LogOptions) -> AsyncGenerator[bytes, None]:
+                await self.written.wait()
+                yield b"one\n"
+
+        provider = Quiet()
+        await provider.create_pod(POD, Inputs())
+        async with asyncio.timeout(30), kubelet(tmp_path, provider=provider) as node:
+            node.pods.views.append(View(POD, await provider.pod_status(POD.key)))
+            url = f"https://127.0.0.1:{node.server.port}/containerLogs/default/p/c?follow=true"
+            async with node.session.get(url, ssl=node.client("root")) as answer:
+                assert answer.status == 200
+                provider.written.set()
+                assert await answer.read() == b"one\n"
 
     async def test_a_log_that_breaks_does_not_look_whole(self, tmp_path: Path) -> None:
         provider = Chatty(broken=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -41,6 +41,8 @@ HEADER_BYTES = 32 * 1024
 """The longest line of a request's head: tokens of an identity provider can be long."""
 IDLE_SECONDS = 90.0
 STOP_SECONDS = 2.0
+FOLLOW_SECONDS = 0.25
+"""How long the headers of a log that is followed wait for its first piece, which may be an error instead."""
 PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
@@ -299,10 +301,13 @@ class KubeletServer:
         if (transport := request.transport) is None:
             raise ConnectionResetError("the reader has gone")
         left = options.limit_bytes
-        async with aclosing(source) as pieces:
+        async with AsyncExitStack() as stack:
+            pieces = await stack.enter_async_context(aclosing(source))
             # An error before the first byte still becomes an answer of its own. A follower may wait long for that
-            # byte, and gets its headers at once.
-            piece = b"" if options.follow else await anext(pieces, None)
+            # byte, and gets its headers soon.
+            if options.follow:
+                pieces = await stack.enter_async_context(_begun(pieces))
+            piece = await anext(pieces, None)
             await response.prepare(request)
             try:
                 while piece is not None:
@@ -319,6 +324,34 @@ class KubeletServer:
                 log.warning("a log breaks off", path=request.path, **described(error))
                 transport.close()
         return response
+
+
+@asynccontextmanager
+async def _begun(pieces: AsyncGenerator[bytes, None]) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    """The same pieces, of which the first is empty where none comes soon.
+
+    Raises:
+        Exception: as the pieces, where they begin with an error.
+    """
+    first = asyncio.ensure_future(anext(pieces, None))
+
+    async def all_of_them() -> AsyncGenerator[bytes, None]:
+        if not first.done():
+            yield b""
+        if (piece := await first) is not None:
+            yield piece
+            async for piece in pieces:
+                yield piece
+
+    try:
+        await asyncio.wait([first], timeout=FOLLOW_SECONDS)
+        if first.done():
+            first.result()
+        async with aclosing(all_of_them()) as found:
+            yield found
+    finally:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
 
 
 def _text(status: int, message: str) -> web.Response:
