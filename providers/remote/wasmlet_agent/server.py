@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -75,6 +76,7 @@ class Server:
         self._agent = agent
         self._guard = guard
         self._bodies = Bodies()
+        self._described = b""
 
     def runner(self) -> web.AppRunner:
         """What serves the API on sites, or on connections that are handed to its `server`."""
@@ -138,7 +140,10 @@ class Server:
         return _json(Failure("Failed", "the agent is not well"), 503) if self._agent.trouble else _json(Accepted())
 
     async def _openapi(self, _: web.Request) -> web.Response:
-        return web.json_response(document())
+        # Whoever asks may be a stranger, and to describe it takes some 20 ms.
+        if not self._described:
+            self._described = json.dumps(document()).encode()
+        return web.Response(body=self._described, content_type="application/json")
 
     async def _session(self, request: web.Request) -> web.Response:
         return _json(await self._agent.claim(await self._body(request, SessionRequest)))

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -16,6 +17,7 @@ from wasmlet_agent.openapi import document
 from wasmlet_agent.server import Server
 
 from tests.remote.agents import REAL, calling, running
+from tests.remote.beside import agent_beside
 from wasmlet.testing import ReferenceProvider
 
 EXAMPLES = 8
@@ -37,6 +39,16 @@ async def test_requests_at_random_are_answered_as_described(tmp_path: Path) -> N
         await asyncio.to_thread(try_all, described, agent.url, caller.session)
         assert await caller.pods() is not None
     assert not [line for line in agent.log if "a request has failed" in line]
+
+
+async def test_an_agent_describes_itself_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask, and it takes long."""
+    made: list[int] = []
+    monkeypatch.setattr("wasmlet_agent.server.document", lambda: made.append(1) or {"openapi": "3.1.0"})
+    async with agent_beside(tmp_path / "agent") as beside, httpx.AsyncClient(base_url=beside.proxy.url) as client:
+        for _ in range(3):
+            assert (await client.get("/openapi.json")).json() == {"openapi": "3.1.0"}
+    assert made == [1]
 
 
 def try_all(described: dict[str, Any], url: str, session: int) -> None:
