@@ -211,6 +211,23 @@ class Shared(Generic[K, T]):
             del self._begun[key]
 
 
+_REAP_SECONDS = 5.0
+
+
+async def reap(process: asyncio.subprocess.Process) -> None:
+    """Wait for a process that has just been killed.
+
+    asyncio says that it has ended only when its pipes have, and reads them no further once there is much in them. So
+    what is left in them is read here; but others that have them, as a daemon may, are not waited for.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REAP_SECONDS):
+            for stream in (process.stdout, process.stderr):
+                while stream is not None and await stream.read(2**16):
+                    pass
+            await process.wait()
+
+
 async def ready(
     descriptor: int, add: Callable[[int, Callable[[], object]], object], remove: Callable[[int], object]
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -12,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from wasmlet import concurrency
-from wasmlet.concurrency import Breakable, Event, Shared, Together, cut, first_of, in_thread
+from wasmlet.concurrency import Breakable, Event, Shared, Together, cut, first_of, in_thread, reap
 
 
 class Transport(asyncio.WriteTransport):
@@ -243,3 +245,38 @@ async def test_an_error_is_freed_without_the_garbage_collector(wait: Callable[[]
             await freed.wait()
     finally:
         gc.enable()
+
+
+async def _flooding(program: str) -> asyncio.subprocess.Process:
+    """A process that says more than asyncio reads ahead; nobody reads it."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", program, stdout=pipe, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        while not process.stdout._paused:  # type: ignore[attr-defined]  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    return process
+
+
+async def test_a_process_that_was_killed_is_waited_for_whatever_it_has_said() -> None:
+    """asyncio's own way never comes to an end."""
+    process = await _flooding("exec cat /dev/zero")
+    process.kill()
+    async with asyncio.timeout(30):
+        await reap(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_daemon_that_has_the_pipe_of_a_process_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(concurrency, "_REAP_SECONDS", 0.5)
+    process = await _flooding("head -c 1000000 /dev/zero; cat /dev/zero & exec sleep 3600")
+    os.kill(process.pid, signal.SIGKILL)
+    try:
+        async with asyncio.timeout(30):
+            await reap(process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await reap(process)
+    assert process.returncode == -signal.SIGKILL

@@ -53,7 +53,7 @@ async def test_a_plugin_is_asked_again_when_its_credentials_have_ended(at: At) -
         assert runs() == 3
 
 
-HANGING = ["exec sleep 3600", "sleep 3600", "sleep 3600 >&- & sleep 3600", "echo x; sleep 3600 &"]
+HANGING = ["exec sleep 3600", "sleep 3600", "sleep 3600 >&- & sleep 3600", "echo x; sleep 3600 &", "exec cat /dev/zero"]
 
 
 @pytest.mark.parametrize("body", HANGING)

@@ -21,6 +21,7 @@ import orjson
 from wasmlet.artifacts.credentials import DOCKER_HUB, Credential, Keyring, auths_of, fields
 from wasmlet.artifacts.errors import ArtifactError
 from wasmlet.artifacts.references import DEFAULT_REGISTRY
+from wasmlet.concurrency import reap
 
 SECONDS = 30.0
 _MAX_FILE, _MAX_ANSWER = 4 * 1024 * 1024, 256 * 1024
@@ -83,9 +84,7 @@ class DockerConfig:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                while await process.stdout.read(_MAX_ANSWER):  # wait() returns only once this has been read
-                    pass
-                await process.wait()
+                await reap(process)
         if process.returncode:
             if answer.decode("utf-8", "replace").strip().lower().startswith(_NOTHING):
                 return None

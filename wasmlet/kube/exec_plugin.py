@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
+from wasmlet.concurrency import reap
 from wasmlet.errors import ConfigError
 from wasmlet.kube.documents import Fields, read
 from wasmlet.kube.grants import Granted
@@ -139,7 +140,7 @@ async def _run(command: list[str], environment: Mapping[str, str], interactive: 
                 process.kill()
             else:
                 os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await reap(process)
         raise
     text = said.result().decode("utf-8", "replace")
     return code.result(), answer.result(), " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import attrs
 
+from wasmlet.concurrency import reap
 from wasmlet.errors import WasmletError
 from wasmlet.runtime.engine import Engine
 from wasmlet.runtime.shim.records import WORKER, worker_environment
@@ -87,8 +88,8 @@ async def run(engine: Engine, guest_module: Path, module: str, source: int, targ
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+                os.killpg(process.pid, signal.SIGKILL)
+            await reap(process)
     _judge(engine, module, limits, _result(answer), status, said.decode("utf-8", "replace"))
 
 
