@@ -51,5 +51,5 @@ def _told(target: str) -> tuple[str, str]:
         return "CapabilityDenied", f"The container has asked its host for {name}, which it is not granted"
     return "EgressDenied", (
         f"The container may not dial {target}: annotation {ANNOTATION} does not grant it within the node's bounds, or "
-        "it is never dialled (link-local, the node's loopback and its API)"
+        "it is never dialled (link-local, metadata of clouds, the node's loopback and its API)"
     )
