@@ -83,6 +83,7 @@ def test_a_capability_has_settings() -> None:
         ("messaging", "nats://u:geheim@bus", "NATS_TOKEN"),
         ("messaging", "nats://geheim@bus:x", "NATS_TOKEN"),
         ("capabilities", "messaging", "names the server"),
+        ("capabilities", " ".join(f"x:{n}" for n in range(65)), "more than 64 capabilities"),
         ("wascc.keyvalue", "{}", "expected capabilities, keyvalue"),
         ("nonsense", "1", "expected capabilities, keyvalue"),
     ],
@@ -91,6 +92,15 @@ def test_an_annotation_that_is_no_grant_is_named(key: str, value: str, words: st
     with pytest.raises(Refused, match=words) as refused:
         asked({key: value})
     assert refused.value.field == f"metadata.annotations[{grants.PREFIX}{key}]"
+    assert "geheim" not in str(refused.value)
+
+
+def test_capabilities_are_counted_over_all_annotations() -> None:
+    annotations = {f"acme.c{n}": '{"token": "geheim"}' for n in range(64)}
+    assert len(asked(annotations).names) == 64
+    with pytest.raises(Refused, match="more than 64 capabilities") as refused:
+        asked(annotations | {"acme.more": '{"token": "geheim"}'})
+    assert refused.value.field == f"metadata.annotations[{grants.PREFIX}acme.more]"
     assert "geheim" not in str(refused.value)
 
 

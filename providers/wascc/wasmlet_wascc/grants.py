@@ -33,7 +33,7 @@ _EGRESS = "wasmlet.dev/egress"
 _TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SCHEMES = {"keyvalue": ("redis", "rediss"), "messaging": ("nats", "tls")}
 _SECRETS = {"keyvalue": "REDIS_PASSWORD", "messaging": "NATS_TOKEN, or NATS_USER and NATS_PASSWORD"}
-_MOST_SETTINGS, _LONGEST = 32, 4096
+_MOST_NAMES, _MOST_SETTINGS, _LONGEST = 64, 32, 4096
 _OTHER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)\.([A-Za-z0-9][A-Za-z0-9_-]*)")
 
 
@@ -66,6 +66,10 @@ class Asked:
                 for name, found in _annotation(key.removeprefix(PREFIX), value):
                     names[name] = None
                     settings[name] = settings.get(name, {}) | found
+                if len(names) > _MOST_NAMES:  # the actor is told of each, and so is the pod's owner, by an event
+                    raise Refused(
+                        f"metadata.annotations[{key}]", f"the pod asks for more than {_MOST_NAMES} capabilities"
+                    )
         ports = [port for port in container.raw.get("ports") or () if (port.get("protocol") or "TCP") == "TCP"]
         bus = settings.get(MESSAGING, {})
         if MESSAGING in names and not bus:
