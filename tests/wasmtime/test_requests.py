@@ -127,6 +127,17 @@ def test_what_is_refused(data: bytes, status: int) -> None:
     assert found.value.status == status
 
 
+def test_small_chunks_come_together() -> None:
+    reader = Reader(LIMIT)
+    reader.feed(CHUNKS + b"1\r\na\r\n" * 10_000 + b"0\r\n\r\n")
+    events = []
+    while (event := reader.next()) is not None:
+        events.append(event)
+    assert b"".join(event for event in events if isinstance(event, bytes)) == b"a" * 10_000
+    assert isinstance(events[-1], End)
+    assert len(events) < 10
+
+
 @pytest.mark.parametrize("host", [b"", b"x_y.example:8080", b"[::1]:80", b"192.0.2.1", b"a%20b:"])
 def test_hosts(host: bytes) -> None:
     events = read(b"GET /a HTTP/1.1\r\nHost: " + host + b"\r\n\r\n", b"")

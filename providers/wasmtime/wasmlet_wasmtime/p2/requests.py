@@ -181,6 +181,8 @@ class Reader:
             self._parse()
         if self._events:
             event = self._events.popleft()
+            if isinstance(event, bytes):
+                return self._with_more(event)
             if type(event) is End:
                 self._ends -= 1
             elif type(event) is Head:
@@ -191,6 +193,17 @@ class Reader:
         if self.closed and (self._in_head or self._in_body):
             raise Refused(400, "the request has not come to its end")
         return None
+
+    def _with_more(self, piece: bytes) -> bytes:
+        """This piece of a body, and those behind it that are parsed.
+
+        A client may send each byte as a chunk. A guest that had to ask for each would have much to do.
+        """
+        pieces = [piece]
+        while self._events and isinstance(more := self._events[0], bytes):
+            pieces.append(more)
+            self._events.popleft()
+        return b"".join(pieces) if len(pieces) > 1 else piece
 
     def has_end(self) -> bool:
         """Whether all of the present request has come."""
