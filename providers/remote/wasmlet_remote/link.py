@@ -27,6 +27,8 @@ T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """Without a byte of its answer for so long, a request has failed."""
+MOST_SECONDS = 300.0
+"""After so long without the whole of its answer, too: a byte now and then holds nobody up for ever."""
 KEEP_SECONDS = 60.0
 """How long a connection that nobody uses is kept."""
 MOST_NONSENSE = 64
@@ -109,12 +111,15 @@ class Link:
         try:
             async with (
                 self._slots,
+                asyncio.timeout(MOST_SECONDS),
                 self._requests.stream(
                     method, PREFIX + path, content=body or None, params=params, headers=headers
                 ) as response,
             ):
                 good = response.status_code < 400
                 content = await self._content(response, MOST_BODY if good else _MOST_ERROR)
+        except TimeoutError:
+            raise Away(f"agent {self.url}: there is no whole answer within {MOST_SECONDS:g} s") from None
         except httpx.HTTPError as error:
             raise self._away(error) from None
         self.succeeded.set()

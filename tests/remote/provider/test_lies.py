@@ -293,6 +293,27 @@ async def test_an_answer_that_is_too_long_is_not_read(liar: Liar, tmp_path: Path
     assert MOST_BODY < 100_000_000
 
 
+async def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(
+    liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few of them would take all places for requests, and no pod could be created or ended."""
+
+    async def dripping(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while True:
+            await answer.write(b" ")
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr("wasmlet_remote.link.MOST_SECONDS", 0.5)
+    liar.answers["LIST"] = dripping
+    async with liar.started(tmp_path) as provider:
+        listing = asyncio.create_task(provider.list_pods())
+        await liar.asked("list", 2)
+        del liar.answers["LIST"]
+        assert await listing == []
+
+
 async def test_times_and_since_are_corrected_for_the_agents_clock(liar: Liar, tmp_path: Path) -> None:
     liar.ahead = timedelta(days=-20)
     async with liar.started(tmp_path) as provider:
