@@ -31,6 +31,7 @@ from wasmlet.cli.installed import Commands
         (["run", "--max-pod", "3"], "--max-pods", 2),
         (["run", "--provider", "wasmtime", "--node-name", "A_B"], "--node-name", 2),
         (["run", "--provider", "wasmtime", "--node-name", "a" * 64], "expected at most 63", 2),
+        (["operator", "--namespace", "A B"], "set it with --namespace", 2),
         (["host", "rbac", "a" * 64], "expected the name of a node", 1),
         (["run", "--provider", "wasmtime", "--port", "99999"], "found 99999; set it with --port", 2),
         (["run", "--provider", "wasmtime", "--network", "foo"], "--network", 2),

@@ -117,6 +117,36 @@ def test_settings_that_cannot_be_are_refused_by_name(key: str, word: str) -> Non
     assert raised.value.reason == "InvalidConfig"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("max-module-bytes", "many", "max-module-bytes: expected a whole number, found 'many'"),
+        ("max-module-bytes", "-1", "max module bytes: expected"),
+        ("allow_local_modules", "perhaps", "allow-local-modules: expected true or false, found 'perhaps'"),
+        ("provider-id", "x", ""),
+        ("allow-local-modules", " Yes ", ""),
+        ("max-module-bytes", "1024", ""),
+        ("insecure-registries", "a:1 b:2", ""),
+        ("registry-ca-file", "/nowhere", ""),
+        ("cluster-dns", "", ""),
+    ],
+)
+def test_settings_have_values_that_a_node_takes(key: str, value: str, word: str) -> None:
+    """What a node refuses would be found when the first node has ended for it."""
+    found = pool(config={key: value})
+    if not word:
+        check_config(found)
+        return
+    with pytest.raises(Unusable, match=word) as raised:
+        check_config(found)
+    assert raised.value.reason == "InvalidConfig"
+
+
+def test_what_is_kept_for_a_node_is_an_amount() -> None:
+    with pytest.raises(Unusable, match=r"spec\.reserved: .* found 'cpu=lots'"):
+        check_config(pool(reserved={"cpu": "lots"}))
+
+
 def test_settings_become_variables() -> None:
     found = pool(config={"cluster-dns": "10.96.0.10"})
     check_config(found)

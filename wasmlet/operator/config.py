@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from pathlib import Path
 
 import attrs
 
+from wasmlet.errors import ConfigError
 from wasmlet.kube.config import SERVICE_ACCOUNT
 from wasmlet.options import option
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def _namespace() -> str:
@@ -35,3 +39,10 @@ class OperatorConfig:
     )
     health_address: str = option("127.0.0.1", help="Address of /healthz and /metrics.")
     health_port: int = option(0, most=65535, help="Port of /healthz and /metrics; 0 serves none.")
+
+    def __attrs_post_init__(self) -> None:
+        if not _LABEL.fullmatch(self.namespace):
+            raise ConfigError(
+                f"namespace: expected at most 63 lower-case letters, digits and '-', found {self.namespace!r}; "
+                "set it with --namespace"
+            )

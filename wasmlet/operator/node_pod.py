@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import attrs
 
+from wasmlet.errors import ConfigError
 from wasmlet.kube.config import SERVICE_ACCOUNT
 from wasmlet.node.config import NodeConfig
 from wasmlet.operator.pool import LABEL, Pool, Unusable
@@ -41,14 +44,18 @@ _RESTRICTED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+_WORDS = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True)
+_WORDS |= dict.fromkeys(("0", "false", "f", "no", "n", "off"), False)
+"""What a variable of an option may say that is true or false."""
 _PLACEMENT = ("affinity", "imagePullSecrets", "priorityClassName", "tolerations", "topologySpreadConstraints")
 
 
 def check_config(pool: Pool) -> None:
-    """Check that each setting in `spec.config` is a known option, and not one that the operator sets itself.
+    """Check that each setting in `spec.config` is a known option and has a value that a node takes.
 
     Raises:
-        Unusable: one is not; the message names it.
+        Unusable: one has not, or is one that the operator sets itself; the message names it. Or `spec.reserved` says
+            what is no amount.
     """
     for key in pool.config:
         name = key.replace("-", "_")
@@ -60,6 +67,47 @@ def check_config(pool: Pool) -> None:
             )
     if len({key.replace("-", "_") for key in pool.config}) != len(pool.config):
         raise Unusable("InvalidConfig", "spec.config: an option is there twice, with '-' and with '_'")
+    if pool.remote is None:
+        _check("spec.reserved", NodeConfig, {"node_name": pool.node(0), "system_reserved": _reserved(pool)})
+    if pool.provider in ("custom", "remote"):
+        return
+    for kind, more in ((NodeConfig, {"node_name": pool.node(0)}), (RuntimeConfig, {})):
+        hints, values = _hints(kind), {key.replace("-", "_"): text for key, text in pool.config.items()}
+        read = {name: _read(name, hints[name], text) for name, text in values.items() if text and name in hints}
+        _check("spec.config", kind, {**read, **more})
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
+def _check(what: str, kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Check that a node would take these settings: one that ends at its start would take the place of one that runs."""
+    try:
+        kind(**values)
+    except ConfigError as error:
+        raise Unusable("InvalidConfig", f"{what}: {error}") from None
+
+
+def _read(name: str, hint: Any, text: str) -> Any:
+    """The value of an option, read from its variable as a node reads it."""
+    if get_origin(hint) is tuple:
+        return tuple(text.split())
+    kinds = {hint, *get_args(hint)}
+    for kind, read, expected in (
+        (bool, _WORDS.__getitem__, "true or false"),
+        (int, int, "a whole number"),
+        (float, float, "a number"),
+        (Path, Path, "a path"),
+    ):
+        if kind in kinds:
+            try:
+                return read(text.strip().lower()) if kind is bool else read(text)
+            except (KeyError, ValueError):
+                key = name.replace("_", "-")
+                raise Unusable("InvalidConfig", f"spec.config: {key}: expected {expected}, found {text!r}") from None
+    return text
 
 
 def template(pool: Pool, image: str, account: str, server: str) -> dict[str, Any]:
@@ -172,13 +220,17 @@ def _settings(pool: Pool) -> Iterable[tuple[str, str]]:
     yield "state-dir", f"{STATE}/state"
     yield "drain-seconds", str(DRAIN_SECONDS)
     yield "max-pods", str(pool.max_pods)
-    yield "system-reserved", ",".join(f"{name}={amount}" for name, amount in sorted(pool.reserved.items()))
+    yield "system-reserved", _reserved(pool)
     yield "node-labels", f"{LABEL}={pool.name}"
     yield "register-with-taints", f"{UNPREPARED}:NoSchedule"
     for engine in sorted(pool.engines):
         yield "engine", engine
     if pool.provider == "wascc" and "network" not in pool.config:
         yield "network", "address"  # actors do nothing but answer; a node chooses none in a pod without rights
+
+
+def _reserved(pool: Pool) -> str:
+    return ",".join(f"{name}={amount}" for name, amount in sorted(pool.reserved.items()))
 
 
 def _secure(spec: dict[str, Any], container: dict[str, Any], *, privileged: bool) -> None:
