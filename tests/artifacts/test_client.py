@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import socket
 import ssl
@@ -21,9 +22,10 @@ from hypothesis import strategies as st
 from tests.artifacts.modules import descriptor, manifest, module, serve, sha
 from tests.artifacts.registries import Request, Scripted, reply, scripted
 from tests.shared.authority import Authority
+from wasmlet.artifacts import http
 from wasmlet.artifacts.credentials import Credential, Keyring, auths_of
 from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, Unavailable
-from wasmlet.artifacts.hosts import RegistryConfig, own_endpoint
+from wasmlet.artifacts.hosts import RegistryConfig, endpoints, own_endpoint
 from wasmlet.artifacts.http import Http
 from wasmlet.artifacts.pull import Puller, PullLimits
 from wasmlet.artifacts.references import parse
@@ -237,6 +239,39 @@ async def test_what_a_registry_says_makes_no_long_error(
     with pytest.raises(ArtifactError, match=why) as error:
         await pull(store, f"{server.address}/app:v1", insecure_registries=(server.address,))
     assert len(str(error.value)) < 500
+
+
+async def test_a_body_in_very_many_small_pieces_is_refused(servers: tuple[Scripted, Scripted], store: Store) -> None:
+    """To read them would hold up everything else that the node does; as many that are larger are read."""
+    server, _ = servers
+    head = b"HTTP/1.1 200 Something\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    good, image = server.answers[BLOB], f"{server.address}/app:v1"
+    pieces = [WASM[at : at + 1] for at in range(len(WASM))]
+    assert len(pieces) < 4096
+    server.answers[BLOB] = head + b"".join(b"1\r\n%b\r\n" % piece for piece in pieces) + b"0\r\n\r\n"
+    assert await pull(store, image, insecure_registries=(server.address,)) == WASM
+    server.answers[BLOB], server.answers[MANIFEST] = good, head + b"1\r\n \r\n" * 100_000
+    with pytest.raises(BadContent, match="sends its answer in pieces that are too small"):
+        await pull(store, image, insecure_registries=(server.address,))
+
+
+async def test_interim_answers_without_end_are_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.5)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]  # noqa: UP031
+        mirror = (f"docker.io=http://{address}",)
+        async with Puller(store, RegistryConfig(registry_mirrors=mirror), FakeClock()) as puller:
+            endpoint = next(endpoints(RegistryConfig(registry_mirrors=mirror), parse("app:v1")))
+            with pytest.raises(BadContent, match=r"has not begun to answer within 0.5 s"):
+                await puller._resolve_at(endpoint, parse("app:v1"), Keyring(), files=False)
 
 
 async def test_a_token_that_could_be_a_header_is_not_sent(servers: tuple[Scripted, Scripted], store: Store) -> None:

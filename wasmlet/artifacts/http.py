@@ -31,10 +31,16 @@ from wasmlet.proxies import Proxies
 from wasmlet.tls import client_context, unverified_context
 
 CONNECT_SECONDS, IDLE_SECONDS = 10.0, 30.0
+HEAD_SECONDS = 60.0
+"""How long the head of an answer may take. A server may send any number of interim answers (1xx) before it."""
 MAX_REDIRECTS = 5
 MAX_WAIT = 60.0
 """The most seconds that are waited because of a Retry-After header."""
 
+_MOST_PIECES, _LEAST_PIECE = 4096, 64
+"""A body has at most so many pieces, and more if each has so many bytes on average.
+
+To read a piece takes as long, however small it is: 64 KiB in pieces of a byte would hold up all of the node's loop."""
 _MAX_ERROR = 16 * 1024
 _LONGEST_HOST = 300
 """Characters of a host and a port in a URL that a server names; a name of DNS has at most 253."""
@@ -116,7 +122,7 @@ class Http:
                 request = client.build_request(
                     method, url, headers=kept, content=content() if content is not None else raw
                 )
-                response = await client.send(request, stream=True)
+                response = await _head_of(client, request, bounded=content is None and raw is None)
             self._note(url, response.status_code)
             try:
                 location = response.headers.get("Location")
@@ -182,9 +188,14 @@ async def chunks(response: httpx.Response) -> AsyncGenerator[bytes]:
 
     Raises:
         Unavailable: it broke off.
+        BadContent: it comes in very many small pieces.
     """
+    pieces = size = 0
     with transport_errors(response.url):
         async for chunk in response.aiter_raw():
+            pieces, size = pieces + 1, size + len(chunk)
+            if pieces > _MOST_PIECES + size // _LEAST_PIECE:
+                raise BadContent(f"{_host(response.url)} sends its answer in pieces that are too small")
             yield chunk
 
 
@@ -205,6 +216,19 @@ async def body(response: httpx.Response, limit: int) -> bytes:
             if len(content) > limit:
                 raise BadContent(f"{_host(response.url)} answered with more than the {limit} bytes allowed")
     return content
+
+
+async def _head_of(client: httpx.AsyncClient, request: httpx.Request, *, bounded: bool) -> httpx.Response:
+    """Send a request; return the response once its head is there.
+
+    Args:
+        bounded: wait for `HEAD_SECONDS` at most. To send a body may take longer.
+    """
+    try:
+        async with asyncio.timeout(HEAD_SECONDS if bounded else None):
+            return await client.send(request, stream=True)
+    except TimeoutError:
+        raise BadContent(f"{_host(request.url)} has not begun to answer within {HEAD_SECONDS:g} s") from None
 
 
 @contextlib.contextmanager
