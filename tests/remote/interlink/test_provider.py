@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -151,6 +152,15 @@ async def test_a_log_may_be_a_string_in_json(stand: Stand) -> None:
         await found.create_pod(pod, Inputs())
         assert await log_of(found, pod) == b"one\ntwo\n"
         assert await log_of(found, pod, limit_bytes=3) == b"one"
+
+
+async def test_the_kernel_sees_to_it_that_a_plugin_is_there_while_a_log_is_silent(stand: Stand) -> None:
+    """Nothing comes on a connection whose other end has lost its power, not even its end."""
+    config = InterlinkConfig(endpoint=stand.url)
+    async with config.client() as client, client.stream("GET", "/status") as response:
+        used = response.extensions["network_stream"].get_extra_info("socket")
+        assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
 
 
 async def test_a_log_is_followed_and_can_be_left(stand: Stand) -> None:
