@@ -20,6 +20,7 @@ from wasmlet_wasmtime.p2.turns import (
     Turn,
     client_of,
     give_up_slowest,
+    to_make_way,
 )
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
@@ -283,3 +284,27 @@ def test_a_network_of_ipv6_is_one_client() -> None:
     assert client_of("2001:db8:0:1::1") != client_of("2001:db8::1")
     assert client_of("::ffff:192.0.2.1") == "192.0.2.1"
     assert client_of("fe80::1%eth0") == client_of("fe80::2%eth1")
+
+
+@pytest.mark.parametrize(("sent", "makes_way"), [(1, True), (3 * BYTES_PER_SECOND, False)])
+def test_who_has_sent_much_of_a_request_does_not_make_way(sent: int, makes_way: bool) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        sock, _ = listener.accept()
+        sock.setblocking(False)
+        connection, queue = Connection(sock, Limits()), Queue()
+        client.sendall(REQUEST + bytes(sent))
+        end = time.monotonic() + KERNEL_SECONDS
+        while connection.unread() < len(REQUEST) + sent:
+            assert time.monotonic() < end
+        request = connection.request()
+        assert request is not None
+        connection.serving = True
+        queue.add(connection, Exchange(connection, request))
+        now = time.monotonic()
+        assert to_make_way([connection], queue, now) is None
+        found = to_make_way([connection], queue, now + 2)
+        assert (found is connection, len(queue)) == (makes_way, 0 if makes_way else 1)
+        connection.close()

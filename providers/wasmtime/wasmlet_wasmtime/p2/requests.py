@@ -212,6 +212,11 @@ class Reader:
         return self._ends > 0
 
     @property
+    def body_size(self) -> int:
+        """Number of bytes of bodies that are parsed and wait."""
+        return sum(len(event) for event in self._events if isinstance(event, bytes))
+
+    @property
     def is_empty(self) -> bool:
         """Whether no part of a request waits."""
         return not self._events and not self._raw and not self._in_head and self._refusal is None

@@ -49,7 +49,7 @@ BYTES_PER_SECOND = 16 * 1024
 STILL_SECONDS = 1.0
 """How long nothing has to happen on a connection before it can make way for another client."""
 _LITTLE = BYTES_PER_SECOND
-"""The most bytes that wait to be read from a client that has sent little of its request."""
+"""The most bytes of a body that have come of a request of which little has come."""
 _SHORT_SECONDS, _FEW_BYTES = 0.005, BYTES_PER_SECOND // 4
 """After a shorter wait, with fewer bytes since the last account, the system is not asked what it has carried. The wait
 is added to the debt, and the next account pays for it."""
@@ -159,7 +159,7 @@ def to_make_way(connections: Iterable[Connection], queue: Queue, now: float) -> 
             still.setdefault(one.peer, []).append(one)
     for of_client in sorted(still.values(), key=len, reverse=True):
         for one in sorted(of_client, key=lambda one: (one.serving, not one.idle, since[one])):
-            if one.out or one.unread() <= (_LITTLE if one.serving else 0):
+            if one.out or one.unread() + one.reader.body_size <= (_LITTLE if one.serving else 0):
                 queue.remove(one)
                 return one
     return None
