@@ -23,9 +23,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+import wasmlet
 from tests.conformance.machine import administrator
 from tests.guests import build
-from tests.node.cluster import NODE, Cluster, running
+from tests.node.cluster import NODE, Cluster
 from tests.whole.broken_layers import LAYERS, TIMES
 from wasmlet.failures import MOST_TRACEBACK
 from wasmlet.kube import Client, load_identity
@@ -181,6 +182,11 @@ def files(directory: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(directory)), path.read_bytes()
 
 
+def runs_again(pod: wasmlet.Pod) -> bool:
+    """Whether its container runs, and has since its hook failed, which ended the first one."""
+    return any(one["restartCount"] and "running" in one["state"] for one in pod.status.get("containerStatuses", ()))
+
+
 @pytest.mark.parametrize("terminal", [False, True], ids=["json", "terminal"])
 async def test_no_layer_says_them(
     cluster: Cluster, marker: str, kubectl: Path, compile_guest: Callable[..., None], terminal: bool
@@ -198,7 +204,7 @@ async def test_no_layer_says_them(
     async with process(log, terminal, path, *options, MARKER=marker, RAISED=str(raised)):
         await cluster.create(**spec(marker, f"file://{driver}", "print", "hello", "sleep", "1000"))
         await cluster.create("pull", **spec(marker, "127.0.0.1:1/none:1"))
-        await cluster.until(running)
+        await cluster.until(runs_again)
         await cluster.until(lambda pod: "ErrImagePull" in json.dumps(pod.status), "pull")
         labels = {"metadata": {"labels": {"a": "b"}}}
         await cluster.admin.patch(f"{DEFAULT}/pods/p", labels, "application/merge-patch+json")
@@ -261,6 +267,11 @@ else:
     from wasmlet.node import run
     asyncio.run(run(wasmlet.Node(Leaky(), config)))
 """
+
+
+def runs_again(pod: wasmlet.Pod) -> bool:
+    """Whether its container runs, and has since its hook failed, which ended the first one."""
+    return any(one["restartCount"] and "running" in one["state"] for one in pod.status.get("containerStatuses", ()))
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["file", "terminal"])
