@@ -269,11 +269,6 @@ else:
 """
 
 
-def runs_again(pod: wasmlet.Pod) -> bool:
-    """Whether its container runs, and has since its hook failed, which ended the first one."""
-    return any(one["restartCount"] and "running" in one["state"] for one in pod.status.get("containerStatuses", ()))
-
-
 @pytest.mark.parametrize("terminal", [False, True], ids=["file", "terminal"])
 @pytest.mark.parametrize("how", ["run", "embedded"])
 async def test_a_provider_that_raises_is_logged_without_its_variables(
