@@ -173,6 +173,13 @@ def test_the_address_that_was_looked_at_is_dialled() -> None:
         assert container.error("connect", host="127.9.3.1", port=port) == "EACCES"
 
 
+def test_what_is_never_dialled_is_not_dialled_inside_of_another_address(python: str) -> None:
+    with broker(python) as it:
+        container = it.add(grant(egress=(Rule(name="*"),))._replace(never=("127.9.3.0/24",)))
+        for host in ("::ffff:127.9.3.1", "64:ff9b::169.254.169.254", "64:ff9b:1::127.9.3.1", "64:ff9b:1:2::0.0.0.0"):
+            assert container.error("connect", host=host, port=80) == "EACCES", host
+
+
 def test_addresses_that_a_container_was_told() -> None:
     granted = (Rule(name="one.example", first=1, last=65535), Rule(name="two.example", first=443, last=443))
     with (
