@@ -197,6 +197,16 @@ class Needed:
     lamp: str = option(help="Which lamp.")
 
 
+@pytest.mark.parametrize("command", ["doctor", "host", "operator", "run"])
+def test_the_example_of_a_file_is_one_for_each_command(command: str, tmp_path: Path) -> None:
+    shown = " ".join(CliRunner().invoke(cli, [command, "--help"]).output.split())
+    example = shown.partition("TOML file with options, as ")[2].partition(". [env var")[0]
+    (tmp_path / "config.toml").write_text(example)
+    kubeconfig = ["--kubeconfig", "/nowhere"] + (["--provider", "wasmtime"] if command == "run" else [])
+    done = CliRunner().invoke(cli, [command, "--config", f"{tmp_path}/config.toml", *kubeconfig])
+    assert "kubeconfig /nowhere: there is no such file" in f"{done.output}{done.exception}"
+
+
 def test_an_option_that_has_to_be_given_is_asked_for_by_name() -> None:
     command = click.Command("x", params=options_of(Needed), callback=lambda **values: instance_of(Needed, values))
     result = CliRunner().invoke(command, [])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 
@@ -20,6 +22,7 @@ from wasmlet.controlplane.faults import Effect, End, ErrorEvent, Fail
 from wasmlet.kube import Client, Identity, load_identity
 from wasmlet.kube.client import MERGE_PATCH
 from wasmlet.kube.events import EventRecorder
+from wasmlet.operator import handlers
 from wasmlet.operator.fleet import Fleet as Objects
 from wasmlet.operator.keeper import MOST_CONFLICTS, Keeper
 from wasmlet.operator.pool import POOLS
@@ -77,6 +80,16 @@ async def test_what_is_refused_for_ever_is_said_once(verb: str, path: str, tmp_p
         await fleet.until(POOLS, lambda found: "Ready" in str(found["second"].get("status")), seconds=60)
         refused = [line for line in operator.said() if line.get("error") == f"cannot {verb} pools"]
         assert [line["level"] for line in refused] == ["warning"]
+
+
+def test_what_kopf_leaves_behind_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """It asks what kinds there are by several tasks, and forgets the others where one fails; asyncio says so."""
+    with structlog.testing.capture_logs() as lines, handlers._logged():
+        for error in (aiohttp.ClientConnectionError("away"), RuntimeError("a mistake")):
+            logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=error)
+    assert [line["event"] for line in lines] == ["Task exception was never retrieved"] * 2
+    assert ["exception" in line for line in lines] == [False, True]
+    assert capfd.readouterr().err == ""
 
 
 class Raced(Client):

@@ -191,17 +191,22 @@ async def serve(shared: Shared, stop: asyncio.Event) -> None:
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
-    """Pass kopf's warnings and errors to structlog while the context is open; its other messages are dropped."""
-    logger, handler = logging.getLogger("kopf"), _Forward()
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
+    """Pass kopf's warnings and errors to structlog while the context is open; its other messages are dropped.
+
+    Those of asyncio are passed, too: kopf leaves tasks that have failed, and asyncio then says so with a traceback.
+    """
+    loggers, handler = [logging.getLogger(name) for name in ("kopf", "asyncio")], _Forward()
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        for logger, known in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.level, logger.propagate = known
 
 
 class _Forward(logging.Handler):
@@ -209,7 +214,8 @@ class _Forward(logging.Handler):
         if record.getMessage().startswith("Request attempt"):
             return  # `_Refusals` has said it, or, where there is no answer, our own watches
         error = record.exc_info[1] if record.exc_info else None
-        more = {"exception": traceback_of(error)} if error is not None and _is_ours(error) else {}
+        ours = error is not None and (_is_ours(error) if record.name.startswith("kopf") else not _of_kopf(error))
+        more = {"exception": traceback_of(error)} if error is not None and ours else {}
         structlog.get_logger(record.name).log(record.levelno, record.getMessage()[:1000], **more)
 
 
@@ -218,6 +224,11 @@ def _is_ours(error: BaseException) -> bool:
     if isinstance(error, OSError | aiohttp.ClientError):
         return False
     return any(frame.f_code.co_filename == _keeper_file() for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _of_kopf(error: BaseException) -> bool:
+    """Whether the error is about a request of kopf's."""
+    return isinstance(error, OSError | aiohttp.ClientError) or type(error).__module__.startswith("kopf.")
 
 
 def _keeper_file() -> str:
