@@ -57,7 +57,7 @@ def common() -> list[click.Parameter]:
             metavar="FILE",
             envvar="WASMLET_CONFIG",
             show_envvar=True,
-            help="TOML file with options, as log-level = \"debug\".",
+            help='TOML file with options, as log-level = "debug".',
         ),
         click.Option(
             ["--log-level"],
