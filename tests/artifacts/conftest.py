@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.artifacts.modules import descriptor, manifest, serve
+from tests.artifacts.pulls import WASM
+from tests.artifacts.registries import Scripted, scripted
 from tests.conftest import need
 from wasmlet.artifacts.store import Store
 from wasmlet.clock import SystemClock
@@ -38,3 +43,12 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store", SystemClock())
     made.prepare()
     return made
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[tuple[Scripted, Scripted]]:
+    """A registry that has the module, and a server beside it."""
+    async with AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(scripted()) for _ in range(2)]
+        serve(first, manifest(descriptor(WASM, "application/wasm")), WASM)
+        yield first, second

@@ -8,72 +8,26 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.artifacts.modules import descriptor, manifest, module, serve, sha
+from tests.artifacts.modules import descriptor, manifest, serve
+from tests.artifacts.pulls import BLOB, MANIFEST, WASM, pull
 from tests.artifacts.registries import Request, Scripted, reply, scripted
 from tests.shared.authority import Authority
 from wasmlet.artifacts import http
-from wasmlet.artifacts.credentials import Credential, Keyring, auths_of
+from wasmlet.artifacts.credentials import Keyring, auths_of
 from wasmlet.artifacts.errors import Absent, ArtifactError, BadContent, Denied, Unavailable
 from wasmlet.artifacts.hosts import RegistryConfig, endpoints, own_endpoint
 from wasmlet.artifacts.http import Http
-from wasmlet.artifacts.pull import Puller, PullLimits
+from wasmlet.artifacts.pull import Puller
 from wasmlet.artifacts.references import parse
 from wasmlet.artifacts.store import Store
-from wasmlet.artifacts.tokens import challenges
 from wasmlet.errors import ConfigError
 from wasmlet.testing import FakeClock
-
-WASM = module(3000)
-BLOB = f"/v2/app/blobs/{sha(WASM)}"
-MANIFEST = "/v2/app/manifests/v1"
-
-
-@pytest.fixture
-async def servers() -> AsyncIterator[tuple[Scripted, Scripted]]:
-    """A registry that has the module, and a server beside it."""
-    async with AsyncExitStack() as stack:
-        first, second = [await stack.enter_async_context(scripted()) for _ in range(2)]
-        serve(first, manifest(descriptor(WASM, "application/wasm")), WASM)
-        yield first, second
-
-
-async def pull(
-    store: Store,
-    image: str,
-    keychain: Keyring | None = None,
-    clock: FakeClock | None = None,
-    pauses: list[float] | None = None,
-    **config: tuple[str, ...],
-) -> bytes:
-    """Pull, with a clock on which pauses take no time."""
-    clock = clock or FakeClock()
-
-    async def hurry() -> None:
-        while True:
-            pause = await clock.next_sleep()
-            if pauses is not None:
-                pauses.append(pause)
-            clock.advance(pause)
-
-    hurrying = asyncio.create_task(hurry())
-    try:
-        async with Puller(store, RegistryConfig(**config), clock, PullLimits(seconds=60)) as puller:  # type: ignore[arg-type]
-            with (await puller.pull(parse(image), keychain or Keyring())).lease as lease:
-                return lease.path.read_bytes()
-    finally:
-        hurrying.cancel()
-        await asyncio.wait([hurrying])
 
 
 def ranged(request: Request) -> bytes:
@@ -369,66 +323,3 @@ async def test_a_proxy_in_the_environment_is_used_but_not_for_this_machine(
 def test_mirrors_that_are_none(mirror: str) -> None:
     with pytest.raises(ConfigError, match="expected REGISTRY="):
         RegistryConfig(registry_mirrors=(mirror,))
-
-
-TWO = ("repository:team/app:pull", "repository:team/base:pull")
-
-
-@pytest.mark.parametrize("how", [f'scope="{TWO[0]} {TWO[1]}"', f'scope="{TWO[0]}",scope="{TWO[1]}"'])
-async def test_several_scopes_are_several_parameters_of_a_get_and_one_of_a_post(
-    servers: tuple[Scripted, Scripted], store: Store, how: str
-) -> None:
-    server, other = servers
-    server.answers[MANIFEST] = reply(
-        b"", status=401, WWW_Authenticate=f'Bearer realm="http://{other.address}/t?a=b",service="s",{how}'
-    )
-    other.answers["/t"] = reply(b"", status=403)
-    for credential in (Credential("me", "pw"), Credential(identity_token="t")):
-        with pytest.raises(Denied, match=f"a token for {TWO[0]} {TWO[1]}"):
-            await pull(
-                store,
-                f"{server.address}/app:v1",
-                Keyring(((server.address, credential),)),
-                insecure_registries=(server.address,),
-            )
-    get, post = other.asked
-    assert [one for one in parse_qsl(urlsplit(get.path).query) if one[0] in "a scope service"] == [
-        ("a", "b"), ("service", "s"), *(("scope", scope) for scope in TWO)
-    ]  # fmt: skip
-    assert [value for name, value in parse_qsl(post.body.decode()) if name == "scope"] == [" ".join(TWO)]
-
-
-async def test_a_password_may_have_any_bytes(servers: tuple[Scripted, Scripted], store: Store) -> None:
-    server, _ = servers
-    server.answers[MANIFEST] = reply(b"", status=401, WWW_Authenticate="Basic realm=x")
-    keyring = auths_of({server.address: {"auth": base64.b64encode(b"u:p\xff").decode()}})
-    with pytest.raises(Denied):
-        await pull(store, f"{server.address}/app:v1", keyring, insecure_registries=(server.address,))
-    assert server.asked[-1].headers["authorization"] == f"Basic {base64.b64encode(b'u:p' + bytes([255])).decode()}"
-
-
-def test_challenges() -> None:
-    found = challenges(
-        ['Bearer realm="https://a/t?x=1,2",service=b , scope="repository:a\\"b:pull,push", Basic realm=c', "Negotiate"]
-    )
-    assert [(one.scheme, one.parameters) for one in found] == [
-        ("bearer", {"realm": "https://a/t?x=1,2", "service": "b", "scope": 'repository:a"b:pull,push'}),
-        ("basic", {"realm": "c"}),
-        ("negotiate", {}),
-    ]
-
-
-async def test_of_two_challenges_of_one_scheme_the_first_counts(
-    servers: tuple[Scripted, Scripted], store: Store
-) -> None:
-    server, other = servers
-    both = f'Bearer realm="http://{other.address}/first", Bearer realm="http://{other.address}/second"'
-    server.answers[MANIFEST] = reply(b"", status=401, WWW_Authenticate=both)
-    with pytest.raises(Absent):
-        await pull(store, f"{server.address}/app:v1", insecure_registries=(server.address,))
-    assert [urlsplit(path).path for path in other.paths()] == ["/first"]
-
-
-@given(st.lists(st.text(max_size=60) | st.text('Bearer="\\, ', max_size=60), max_size=3))
-def test_any_challenge_can_be_read(headers: list[str]) -> None:
-    assert all(one.scheme == one.scheme.lower() for one in challenges(headers))
