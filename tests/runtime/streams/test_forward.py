@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
 from tests.runtime.network.servers import tcp_server
 from wasmlet.errors import InvalidInput
+from wasmlet.runtime.network import dialing
 from wasmlet.runtime.network.network import PodNetwork
 from wasmlet.runtime.streams.forward import forward
 from wasmlet.testing.contract.streams import Client
@@ -52,6 +54,20 @@ async def test_a_caller_who_takes_no_more_ends_it() -> None:
         client = Gone()
         client.sends.put_nowait(b"x")
         await forward(POD, "p", port, client, (port,))
+
+
+async def test_a_pod_whose_address_is_gone_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says so with another error than that of a connection which its peer has closed."""
+    connect = dialing.connect_inside
+
+    async def lost(network: PodNetwork, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(network, port)
+        reader.set_exception(OSError(errno.EHOSTUNREACH, "No route to host"))
+        return reader, writer
+
+    monkeypatch.setattr(dialing, "connect_inside", lost)
+    async with tcp_server(echo) as port, asyncio.timeout(PATIENCE):
+        await forward(POD, "p", port, Client(), (port,))
 
 
 async def test_a_caller_who_leaves_hangs_up() -> None:

@@ -37,7 +37,7 @@ async def forward(
     try:
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(_send(channel, writer))
-            with contextlib.suppress(ConnectionError):  # of either side: that is an end
+            with contextlib.suppress(OSError):  # of either side, an address that nobody has any more, too: it is an end
                 while data := await reader.read(_CHUNK):
                     await channel.write(data)
             sending.cancel()
@@ -47,7 +47,7 @@ async def forward(
 
 async def _send(channel: Channel, writer: asyncio.StreamWriter) -> None:
     """Until the caller sends no more; it may still read then."""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         while data := await channel.read():
             writer.write(data)
             await writer.drain()
