@@ -144,13 +144,17 @@ async def test_who_always_writes_the_same_of_a_node_is_answered_now_and_then(tmp
 async def test_a_name_that_was_free_once_is_looked_at_again(tmp_path: Path, kubectl: Path) -> None:
     """Else the pool would get the right to act as a Node that somebody else has made meanwhile."""
     async with lone(tmp_path, kubectl) as fleet:
-        await fleet.operator()
+        operator = await fleet.operator()
         await fleet.pool(replicas=2, disruption={"drainTimeout": "0s"})
         await fleet.until(fleet.pods, lambda found: {"edge-0", "edge-1"} <= found.keys(), seconds=60)
         await fleet.change(replicas=1)
+        sets = f"/apis/apps/v1/namespaces/{fleet.namespace}/statefulsets"
+        await fleet.until(sets, lambda found: [one["spec"]["replicas"] for one in found.values()] == [1], seconds=60)
+        await operator.kill()  # before it can see that the pod is gone
         await fleet.until(fleet.pods, lambda found: "edge-1" not in found, seconds=60)
         await registers(fleet, "edge-1", labels={"a": "machine"})
         await fleet.change(replicas=2)
+        await fleet.operator()
         await fleet.until(POOLS, lambda found: "NameTaken" in str(found["edge"].get("status")), seconds=60)
         role = await fleet.admin.get("/apis/rbac.authorization.k8s.io/v1/clusterroles/wasmlet-pool-edge")
         assert "system:node:edge-0" in str(role)

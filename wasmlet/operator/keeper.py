@@ -247,15 +247,17 @@ class Keeper:
             names = [member.name for member in seen.members if member.node is None]
         self._free.intersection_update(names)
         for name in names:
-            if name not in self._free:
-                await self._check_free(name)
-                self._free.add(name)
+            if name not in self._free and await self._is_taken(name):
+                # The pool's nodes would get the right to act as that Node, or have it yet, if it was of the pool before.
+                if have and pool.remote is None:
+                    await self._apply(pool, attrs.evolve(plan, replicas=have), seen)
+                raise Unusable("NameTaken", f"there is a Node {name} that is not of this pool; rename the pool")
+            self._free.add(name)
 
-    async def _check_free(self, name: str) -> None:
-        """Refuse a name that another owner's Node has: the pool's nodes would get the right to act as that Node."""
+    async def _is_taken(self, name: str) -> bool:
+        """Whether somebody else's Node has this name."""
         found = await self._found(f"{paths.NODES}/{name}")
-        if found is not None and (found["metadata"].get("labels") or {}).get(LABEL) != self._name:
-            raise Unusable("NameTaken", f"there is a Node {name} that is not of this pool; rename the pool")
+        return found is not None and (found["metadata"].get("labels") or {}).get(LABEL) != self._name
 
     async def _scale(self, pool: Pool, rules: Autoscaling, seen: Seen) -> float:
         """Change the pool's `replicas` where it scales itself. The next look acts on that.
