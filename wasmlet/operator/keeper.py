@@ -248,7 +248,7 @@ class Keeper:
         self._free.intersection_update(names)
         for name in names:
             if name not in self._free and await self._is_taken(name):
-                # The pool's nodes would get the right to act as that Node, or have it yet, if it was of the pool before.
+                # The pool's nodes would get the right to act as that Node, or still have it from before.
                 if have and pool.remote is None:
                     await self._apply(pool, attrs.evolve(plan, replicas=have), seen)
                 raise Unusable("NameTaken", f"there is a Node {name} that is not of this pool; rename the pool")
