@@ -16,15 +16,15 @@ from wasmlet.runtime.network.config import ceiling_of
 from wasmlet.worker.grants import Rule
 
 LABEL = st.from_regex(r"\A[a-z_]([-a-z0-9_]{0,20}[a-z0-9])?\Z")
+MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 NAMES = st.lists(LABEL, min_size=1, max_size=6).map(".".join)
 HOSTS = st.one_of(
     NAMES.map(lambda name: {"name": name}),
     NAMES.map(lambda name: {"name": f"*.{name}"}),
-    st.ip_addresses().flatmap(
-        lambda ip: st.integers(0, ip.max_prefixlen).map(
-            lambda length: {"cidr": str(ipaddress.ip_network((ip, length), strict=False))}
-        )
-    ),
+    st.ip_addresses()
+    .flatmap(lambda ip: st.integers(0, ip.max_prefixlen).map(lambda n: ipaddress.ip_network((ip, n), strict=False)))
+    .filter(lambda network: not (network.version == 6 and network.subnet_of(MAPPED)))  # rules have the form of IPv4
+    .map(lambda network: {"cidr": str(network)}),
     st.just({"name": "*"}),
 )
 PORTS = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted)

@@ -151,14 +151,15 @@ async def test_many_at_a_time_and_no_more_than_it_may(networked: Runtime, image:
     loop = asyncio.get_running_loop()
 
     async def one(client: ClientSession) -> float:
-        async with client.get(f"{url}/sleep?300") as answer:
+        async with client.get(f"{url}/sleep?1000") as answer:
             assert answer.status == 200
         return loop.time()
 
     async with ClientSession(timeout=LATE) as client:
         began = loop.time()
         ended = sorted(await asyncio.gather(*(one(client) for _ in range(4))))
-    assert ended[1] - began < 0.6 <= ended[3] - began
+    assert ended[1] - ended[0] < 1  # one after the other takes longer, however fast or slow the machine is
+    assert ended[3] - began >= 2
 
 
 async def test_it_calls_what_its_pod_may_dial(networked: Runtime, image: str, there: str, tmp_path: Path) -> None:

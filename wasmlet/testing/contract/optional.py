@@ -17,6 +17,7 @@ import pytest
 from wasmlet.errors import InvalidInput, NotFound, Unsupported
 from wasmlet.model.pod import Pod, PodKey
 from wasmlet.provider import LogOptions
+from wasmlet.testing.contract.logs import written
 from wasmlet.testing.contract.pods import unknown
 from wasmlet.testing.contract.suite import Suite
 from wasmlet.testing.contract.trial import Trial
@@ -76,6 +77,7 @@ class Logs(Suite):
         await trial.until(pod, lambda status: runs(status) or ended(status), "the container started")
         await self._expect(trial, pod, TEXT, "end the stream when the container has ended for good", follow=True)
         pod = await trial.running(lines=LINES)
+        await written(trial, pod, TEXT)
         reader = asyncio.ensure_future(self._read(trial, pod, follow=True))
         await asyncio.wait([reader], timeout=self.moment_seconds)
         demand(not reader.done(), "logs", "with follow, a stream that goes on while the container runs", "its end",

@@ -16,6 +16,7 @@ from wasmlet.options import HELP
 from wasmlet.provider import NodeContext, NodeStatus
 from wasmlet.testing.contract.heartbeat import Heartbeat
 from wasmlet.testing.contract.lifecycle import cancelled_after, exits
+from wasmlet.testing.contract.logs import written
 from wasmlet.testing.contract.pods import NODE_IP, inputs
 from wasmlet.testing.contract.processes import below, left_of
 from wasmlet.testing.contract.restart_policy import restarted
@@ -110,6 +111,7 @@ class Restarts(Suite):
     async def test_pods_after_a_restart(self, trial: Trial) -> None:
         """Where the provider `survives`, its pods go on; else none is left that claims to."""
         pod = await trial.running(lines=["begun"])
+        await written(trial, pod, b"begun")
         first = await trial.main(pod)
         if not self.survives:
             await trial.restart()
