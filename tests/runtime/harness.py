@@ -205,6 +205,8 @@ class Runtime:
             async for piece in pieces:
                 text += piece
                 if part in text:
+                    # A guest may write before the shim has told the node of its start.
+                    await self.main(key, lambda status: not _starts(status), container)
                     return text
         raise AssertionError(f"the log ended without {part!r}: {text!r}")
 
@@ -212,6 +214,11 @@ class Runtime:
         """The whole log, to the container's end."""
         await self.main(key, lambda status: status.container_id != "", container)
         return await self.log(key, container, follow=True)
+
+
+def _starts(status: ContainerStatus) -> bool:
+    """Whether the first instance of a container is on its way."""
+    return isinstance(status.state, Waiting) and status.state.reason in ("ContainerCreating", "PodInitializing")
 
 
 async def _within(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -23,7 +23,6 @@ async def test_both_engines(wasmer: Path, image: str, tmp_path: Path) -> None:
             pod = pod_of("print", "here", "sleep", "100000", name=f"on-{handler}", image=image)
             key = await node.create(pod, Inputs(runtime_handler=handler))
             await node.logged(key, b"here\n")
-            await node.running(key)  # a line may be in the log before the shim has told of the start
             record = node.provider._instance(key, "main")
             running[handler] = os.readlink(f"/proc/{record.pid}/exe")
             code, output = await node.provider._services.commands.run(key, "main", ["driver", "print", handler])
