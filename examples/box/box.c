@@ -7,7 +7,7 @@
  *   write FILE WORD...    one line into a file         append FILE WORD...  one line more
  *   say WORD...           print a line                 tick SECONDS WORD...  print a line again and again, for ever
  *   has FILE, lacks FILE  succeed or fail              clear FILE         remove it, if it is there
- *   sleep SECONDS                                      wait FILE          wait until it is there
+ *   sleep SECONDS                                      wait FILE          wait until there is something in it
  *   until FILE SECONDS WORD...   print a line again and again, until there is such a file
  *   try FILE N            fail until the Nth time; FILE keeps count
  *   grow MIB              take that much memory        fill FILE MIB      take that much disk
@@ -145,7 +145,7 @@ static int run(const char *command, int count, char **words) {
     if (!strcmp(command, "clear")) return remove(words[0]) && errno != ENOENT ? fail("clear", words[0]) : 0;
     if (!strcmp(command, "sleep")) return usleep((useconds_t)(atof(words[0]) * 1e6));
     if (!strcmp(command, "grow")) return grow(atoi(words[0]));
-    while (!strcmp(command, "wait") && stat(words[0], &found)) usleep(50000);
+    while (!strcmp(command, "wait") && (stat(words[0], &found) || !found.st_size)) usleep(50000);
     if (!strcmp(command, "wait")) return 0;
     if (count > 1 && !strcmp(command, "until")) {
         for (; stat(words[0], &found); usleep((useconds_t)(atof(words[1]) * 1e6))) line(stdout, count - 2, words + 2);

@@ -31,6 +31,7 @@ wasi = wasmtime.WasiConfig()
 wasi.argv = ["hello", *arguments]
 wasi.env = [variable.split("=", 1) for variable in variables if variable]
 wasi.inherit_stdout()
+wasi.preopen_dir(".", "/here")
 store.set_wasi(wasi)
 instance = linker.instantiate(store, wasmtime.Module.from_file(engine, module))
 try:
@@ -118,6 +119,19 @@ def test_the_box_of_the_other_examples_is_what_its_source_says(compile_guest: An
     ):
         assert run(rebuilt, arguments, {"NAME": "value"}) == (output, code)
         assert run(prebuilt, arguments, {"NAME": "value"}) == (output, code)
+
+
+def test_the_box_waits_until_a_file_has_something_in_it(tmp_path: Path) -> None:
+    """A file that another pod is about to write is there a moment before its content is."""
+    note = tmp_path / "note"
+    note.touch()
+    module = EXAMPLES / "box" / "box.wasm"
+    command = [sys.executable, "-c", RUN, str(module), "", "wait", "/here/note", "then", "cat", "/here/note"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as waits:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waits.wait(2)
+        note.write_bytes(b"written\n")
+        assert waits.communicate(timeout=60) == (b"written\n", None)
 
 
 def test_the_server_of_the_example_is_what_its_source_says(compile_guest: Any, tmp_path: Path) -> None:
