@@ -130,6 +130,18 @@ class _Unresolved(AbstractResolver):
         return None
 
 
+def keepalive() -> list[tuple[int, int, int]]:
+    """Options of a socket (level, name, value) that notices within a minute that the other machine has gone.
+
+    It does so while nothing is said, too, as in a watch.
+    """
+    found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        times = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+        found += [(socket.IPPROTO_TCP, name, value) for name, value in times.items()]
+    return found
+
+
 def _socket(address: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
@@ -138,9 +150,5 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def _watched(made: socket.socket) -> None:
-    """Make a socket notice within a minute that the other machine has gone, also while a watch is silent."""
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    for option in keepalive():
+        made.setsockopt(*option)

@@ -301,6 +301,8 @@ def _state(state: ContainerState, most: int) -> dict[str, Any]:
 
 def _shortened(text: str, most: int) -> str:
     """The first so many bytes of a text, in UTF-8."""
+    if len(text) <= most and text.isascii():
+        return text
     return text.encode(errors="replace")[:most].decode(errors="ignore")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 from wasmlet_agent.protocol.addresses import is_loopback
 
 from wasmlet import ConfigError, Quantity
+from wasmlet.kube.connections import keepalive
 from wasmlet.options import option
 from wasmlet_remote.link import tls_context
 
@@ -116,20 +116,11 @@ class InterlinkConfig:
                 verify=tls_context(self) if self.endpoint.startswith("https:") else False,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=CALLS),
                 trust_env=False,
-                socket_options=_watched(),
+                socket_options=keepalive(),
             ),
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=10.0),
             trust_env=False,
         )
-
-
-def _watched() -> list[tuple[int, int, int]]:
-    """Options of a socket that notices within a minute that the other machine has gone, also while a log is silent."""
-    found = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        times = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-        found += [(socket.IPPROTO_TCP, name, value) for name, value in times.items()]
-    return found
 
 
 class _Bearer(httpx.Auth):
